@@ -1,0 +1,62 @@
+"""Messages in, deltas out: the words in which every face speaks with an LLM.
+
+Knows nothing of HTTP, tokens or templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request, counted with the model's own tokenizer."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """How many of the prompt's tokens were still in the KV cache and needed no computing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds, measured around the engine."""
+
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One piece of a streamed reply. Text is always whole characters; the last delta carries the ending."""
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    context: Mapping[str, Any] | None = None
+    """The context ledger (llm/context.py), on the last delta."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole reply."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+    context: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,59 @@
+"""The doors from the service down into the other rooms, each opened when first used.
+
+A Service is given a `Rooms`; tests give one with other doors. Nothing here is loaded before it is asked for, so that
+`quinze ls` pays for neither the engine nor the readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quinze.embeddings.embedder import Embedder
+    from quinze.knowledge.knowledge_base import KnowledgeBase
+    from quinze.llm.llm import LLM
+    from quinze.rag.pipeline import Answer, AnswerEvent
+
+
+class Rooms:
+    """The real doors."""
+
+    def open_knowledge_base(self, folder: Path, embedder: Embedder | None, *, create: bool) -> KnowledgeBase:
+        from quinze.knowledge.knowledge_base import KnowledgeBase
+
+        return KnowledgeBase.open(folder, embedder=embedder, create=create)
+
+    def load_embedder(self, name: str) -> Embedder:
+        from quinze.embeddings.hashing import load_embedder
+
+        return load_embedder(name)
+
+    def load_llm(self, path: Path, *, context_length: int | None, threads: int | None) -> LLM:
+        from quinze.llm.llm import LLM
+
+        return LLM(path, context_length=context_length, threads=threads)
+
+    def answer(self, question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: int) -> Answer:
+        from quinze.rag.pipeline import answer
+
+        return answer(question, knowledge_base, llm, k=k)
+
+    def stream_answer(
+        self, question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: int
+    ) -> Iterator[AnswerEvent]:
+        from quinze.rag.pipeline import stream_answer
+
+        return stream_answer(question, knowledge_base, llm, k=k)
+
+    def document_formats(self) -> Mapping[str, str]:
+        """Suffix -> format, of every kind of document that can be read."""
+        from quinze.knowledge.readers import SUFFIXES
+
+        return SUFFIXES
+
+    def describe_model(self, path: Path) -> dict[str, Any]:
+        from quinze.service.model_info import describe
+
+        return describe(path)

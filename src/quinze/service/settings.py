@@ -1,0 +1,170 @@
+"""Settings: every default of the service, in its one home.
+
+Given the home folder and the environment; a later one wins: the defaults below, `settings.json` in the home, then
+QUINZE_<NAME> in the environment (QUINZE_PORT=8080). Both are checked, and a wrong value is named with its source.
+Below this file nobody reads the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from quinze.errors import InvalidRequestError
+
+FILE_NAME = "settings.json"
+VARIABLE_PREFIX = "QUINZE_"
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a person may choose. The line under each one is its documentation."""
+
+    host: str = "127.0.0.1"
+    """Address that `quinze serve` listens on. Only loopback addresses: there is no login yet."""
+    port: int = 1515
+    """Port that `quinze serve` listens on; 0 takes a free one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names that the Host header may carry, beside localhost, 127.0.0.1 and [::1]: ["quinze.local:1515"]."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web pages of other origins that may ask this service: ["http://localhost:5173"]. They are sent CORS headers."""
+    max_body_bytes: int = 8 * MIB
+    """Largest JSON request."""
+    max_upload_bytes: int = 1 * GIB
+    """Largest file that may be uploaded."""
+    body_timeout: float = 30.0
+    """Seconds that a request may pause while it sends its body."""
+    ping_seconds: float = 10.0
+    """A streamed reply that is silent this long sends a comment, so that nobody on the way hangs up."""
+    max_generations: int = 4
+    """Requests that may hold a model at the same time (they take turns on its engine)."""
+    max_waiting: int = 256
+    """Requests that may wait for a model; further ones are told to come again (503)."""
+    default_model: str | None = None
+    """Model that answers questions to documents when none is named."""
+    context_length: int | None = None
+    """Tokens that a model is loaded with; none: what the model's file states, as far as memory reaches."""
+    threads: int | None = None
+    """Threads of the engine; none: one for each physical core."""
+    max_loaded_models: int = 1
+    """Models kept in memory at the same time; the one unused for longest makes room."""
+    unload_after: float = 900.0
+    """Seconds after which an unused model leaves memory; 0 keeps it."""
+    embedder: str = "hashing"
+    """What turns passages into vectors when a knowledge base is created."""
+    search_results: int = 8
+    """Passages that a search returns, and that an answer reads, when no number is given."""
+    page_image_width: int = 1200
+    """Width in pixels of a rendered page when none is given."""
+    page_cache_bytes: int = 256 * MIB
+    """Room for rendered pages in the home folder."""
+    page_render_timeout: float = 20.0
+    """Seconds after which the rendering of one page is killed."""
+    page_render_memory: int = 2 * GIB
+    """Memory that the rendering of one page may take."""
+
+    def __post_init__(self) -> None:
+        """Raises InvalidRequestError, naming the setting, for a value out of its range."""
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise InvalidRequestError(
+                    f"The setting {name} is {value}; it must lie between {low:g} and {high:g}.", param=name
+                )
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("port", 0, 65535),
+    ("max_body_bytes", KIB, GIB),
+    ("max_upload_bytes", KIB, 1024 * GIB),
+    ("body_timeout", 0.05, 3600),
+    ("ping_seconds", 0.05, 3600),
+    ("max_generations", 1, 1024),
+    ("max_waiting", 0, 100_000),
+    ("context_length", 8, 2**31 - 1),
+    ("threads", 1, 1024),
+    ("max_loaded_models", 1, 64),
+    ("unload_after", 0, 10**9),
+    ("search_results", 1, 100),
+    ("page_image_width", 16, 4096),
+    ("page_cache_bytes", 0, 1024 * GIB),
+    ("page_render_timeout", 0.1, 3600),
+    ("page_render_memory", 256 * MIB, 1024 * GIB),
+)
+
+
+def load_settings(home: Path, environ: Mapping[str, str]) -> Settings:
+    """The defaults, over them `settings.json` of the home, over that the environment.
+
+    >>> load_settings(Path("/nowhere"), {"QUINZE_PORT": "8080"}).port
+    8080
+    """
+    chosen = _from_file(home / FILE_NAME) | _from_environment(environ)
+    return Settings(**chosen)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(
+            f"{path} cannot be read: {error}.", hint="Mend the file, or delete it to return to the defaults."
+        ) from error
+    if not isinstance(found, dict):
+        raise InvalidRequestError(f"{path} must hold one JSON object.", hint='An example: {"port": 8080}')
+    unknown = sorted(set(found) - set(_TYPES))
+    if unknown:
+        raise InvalidRequestError(
+            f"{path} names settings that do not exist: {', '.join(unknown)}.",
+            hint=f"Known are {', '.join(_TYPES)}.",
+            param=unknown[0],
+        )
+    return {name: _convert(name, value, source=str(path), strict=True) for name, value in found.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for name in _TYPES:
+        variable = VARIABLE_PREFIX + name.upper()
+        text = environ.get(variable)
+        if text is None or not text.strip():
+            continue
+        value: Any = text.strip()
+        if _TYPES[name] == tuple[str, ...]:
+            value = [word.strip() for word in value.split(",") if word.strip()]
+        chosen[name] = _convert(name, value, source=variable, strict=False)
+    return chosen
+
+
+def _convert(name: str, value: Any, *, source: str, strict: bool) -> Any:
+    try:
+        return msgspec.convert(value, _TYPES[name], strict=strict)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(
+            f"{source}: {name} cannot be {value!r}; it must be {_in_words(_TYPES[name])}.", param=name
+        ) from error
+
+
+def _in_words(kind: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", types.NoneType: "null"}
+    if kind == tuple[str, ...]:
+        return "a list of texts"
+    if isinstance(kind, types.UnionType):
+        return " or ".join(words[part] for part in typing.get_args(kind))
+    return words[kind]
+
+
+_TYPES: dict[str, Any] = {
+    field.name: typing.get_type_hints(Settings)[field.name] for field in dataclasses.fields(Settings)
+}
