@@ -1,8 +1,8 @@
 """Jobs: long work in one thread of its own, watched by as many listeners as like to.
 
-A Jobs is given functions to run; it knows their state, their events and how to cancel them, but not what they do.
-Jobs run one after another. A listener that comes late is told the past first: events of one document's same stage
-replace each other, so the past of a thousand-page book is one line.
+A Jobs is given functions to run; it knows their state, their events and how to cancel them, but not what they
+do. Jobs run one after another. A listener that comes late is told the past first: events of one document's
+same stage replace each other, so the past of a thousand-page book is one line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Event = dict[str, Any]
 """An IngestEvent as plain data: {document, path, stage, page, pages, error, hint, seconds, done, total}."""
 
 EVENTS_KEPT = 5_000
-"""Events of one job that a late listener is told; older ones are forgotten (failures stand in the job itself)."""
+"""Events of one job that a late listener is told; older ones are forgotten (the job keeps its failures)."""
 JOBS_KEPT = 500
 """Ended jobs that are remembered."""
 MOST_QUEUED = 10_000
@@ -141,7 +141,9 @@ class Job:
         self._wake()
         return True
 
-    def end(self, state: State, failed: list[Failure] | None = None, error: QuinzeError | None = None) -> None:
+    def end(
+        self, state: State, failed: list[Failure] | None = None, error: QuinzeError | None = None
+    ) -> None:
         with self._lock:
             if self.ended:
                 return
@@ -162,7 +164,7 @@ class Job:
 
 
 Work = Callable[[Job], list[Failure]]
-"""What a job does: it reports to `job.progress`, heeds `job.cancel`, and returns the documents that failed."""
+"""What a job does: it reports to `job.progress`, heeds `job.cancel`, returns the documents that failed."""
 
 
 class Jobs:
@@ -182,7 +184,7 @@ class Jobs:
         *,
         title: str,
         total: int = 0,
-        on_end: Callable[[Job], None] = lambda job: None,
+        on_end: Callable[[Job], None] = lambda _: None,
     ) -> Job:
         """Put `work` at the end of the queue. `on_end` is called once, however it ends."""
         job = Job(knowledge_base, title, total)
@@ -210,7 +212,9 @@ class Jobs:
             job = self._jobs.get(job_id)
         if job is None:
             raise JobNotFoundError(
-                f"There is no job {job_id[:80]!r}.", hint="Jobs are remembered until Quinze is restarted.", param="id"
+                f"There is no job {job_id[:80]!r}.",
+                hint="Jobs are remembered until Quinze is restarted.",
+                param="id",
             )
         return job
 
@@ -261,7 +265,7 @@ def _run_one(job: Job, work: Work) -> None:
         failed = work(job)
     except QuinzeError as error:
         job.end("cancelled" if job.cancel.is_set() else "failed", error=error)
-    except Exception:  # noqa: BLE001 - a fault of ours in one job must not end the thread of all the others
+    except Exception:  # a fault of ours in one job must not end the thread of all the others
         log.exception("job %s on %r failed", job.id, job.knowledge_base)
         fault = QuinzeError("Quinze made a mistake of its own.", hint="The log holds the details.")
         job.end("failed", error=fault)

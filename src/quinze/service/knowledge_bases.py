@@ -1,7 +1,7 @@
 """Knowledge bases by name: open, create, list, add to, search, remove.
 
-Given the home folder. Each knowledge base is opened once and shared by everybody in this process; what it stores and
-how it searches is its own business (knowledge/).
+Given the home folder. Each knowledge base is opened once and shared by everybody in this process; what it
+stores and how it searches is its own business (knowledge/).
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class KnowledgeBases:
         with self._lock:
             if self.exists(name):
                 raise ConflictError(
-                    f"There is already a knowledge base named {name!r}.", hint="Choose another name.", param="name"
+                    f"There is already a knowledge base named {name!r}.",
+                    hint="Choose another name.",
+                    param="name",
                 )
             embedder = self._rooms.load_embedder(self._embedder_name)
             self._open[name] = self._rooms.open_knowledge_base(self._folder / name, embedder, create=True)

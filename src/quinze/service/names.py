@@ -1,7 +1,7 @@
 """Names that people give: to models, to knowledge bases, to uploads. Each is checked once, here.
 
-A name of a knowledge base becomes a folder; the name of an upload comes from a browser and is only ever shown.
-Chinese and English letters are equals; what could be mistaken for a path or an option is refused.
+A name of a knowledge base becomes a folder; the name of an upload comes from a browser and is only ever
+shown. Chinese and English letters are equals; what could be mistaken for a path or an option is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _FORBIDDEN = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f-\x9f]')
 
 
 def valid_name(name: str, *, of: str) -> str:
-    """`name` in its one spelling (NFC), or InvalidRequestError that says what is wrong. `of`: "knowledge base", "model".
+    """`name` in its one spelling (NFC), or InvalidRequestError that says what is wrong.
+
+    of  "knowledge base", "model"
 
     >>> valid_name("笔记 2026", of="knowledge base")
     '笔记 2026'
@@ -71,7 +73,7 @@ def valid_upload_name(name: str) -> str:
 
 
 def file_name_on_disk(sha256: str, shown_name: str) -> str:
-    """The name under which an upload is kept: the hash of its content, then a harmless form of its own name."""
+    """The name under which an upload is kept: the hash of its content, then a harmless form of its name."""
     last = shown_name.rpartition("/")[2]
     stem, dot, suffix = last.rpartition(".")
     if not dot:
@@ -92,7 +94,7 @@ def _one_spelling(name: str, of: str) -> str:
 
 
 def _invisible(name: str) -> bool:
-    """Control, format (bidi overrides, zero width), private and unassigned characters, and line separators."""
+    """Control, format (bidi overrides, zero width), private, unassigned characters, line separators."""
     return any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} for character in name)
 
 

@@ -1,11 +1,12 @@
 """The doors from the service down into the other rooms, each opened when first used.
 
-A Service is given a `Rooms`; tests give one with other doors. Nothing here is loaded before it is asked for, so that
-`quinze ls` pays for neither the engine nor the readers.
+A Service is given a `Rooms`; tests give one with other doors. Nothing here is loaded before it is asked for,
+so that `quinze ls` pays for neither the engine nor the readers.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quinze.embeddings.embedder import Embedder
     from quinze.knowledge.knowledge_base import KnowledgeBase
+    from quinze.knowledge.readers.workers import Readers
     from quinze.llm.llm import LLM
     from quinze.rag.pipeline import Answer, AnswerEvent
 
@@ -20,10 +22,39 @@ if TYPE_CHECKING:
 class Rooms:
     """The real doors."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers: dict[str, Readers] = {}
+
     def open_knowledge_base(self, folder: Path, embedder: Embedder | None, *, create: bool) -> KnowledgeBase:
         from quinze.knowledge.knowledge_base import KnowledgeBase
 
-        return KnowledgeBase.open(folder, embedder=embedder, create=create)
+        return KnowledgeBase.open(folder, embedder=embedder, create=create, readers=self.readers("documents"))
+
+    def readers(self, purpose: str, *, memory: int | None = None) -> Readers:
+        """Killable children that read, shared by all knowledge bases.
+
+        Pages have a child of their own: nobody who opens a page waits for a long book.
+        """
+        from quinze.knowledge.readers.report import Limits
+        from quinze.knowledge.readers.workers import Readers
+
+        with self._lock:
+            if purpose not in self._readers:
+                limits = Limits() if memory is None else Limits(memory=memory)
+                self._readers[purpose] = Readers(workers=1 if purpose == "pages" else 2, limits=limits)
+            return self._readers[purpose]
+
+    def render_page(
+        self, path: Path, document_format: str, page: int, width: int, *, timeout: float, memory: int
+    ) -> bytes:
+        return self.readers("pages", memory=memory).render(path, document_format, page, width, timeout)
+
+    def close(self) -> None:
+        with self._lock:
+            for readers in self._readers.values():
+                readers.close()
+            self._readers.clear()
 
     def load_embedder(self, name: str) -> Embedder:
         from quinze.embeddings.hashing import load_embedder

@@ -1,8 +1,8 @@
 """Settings: every default of the service, in its one home.
 
-Given the home folder and the environment; a later one wins: the defaults below, `settings.json` in the home, then
-QUINZE_<NAME> in the environment (QUINZE_PORT=8080). Both are checked, and a wrong value is named with its source.
-Below this file nobody reads the environment.
+Given the home folder and the environment; a later one wins: the defaults below, `settings.json` in the home,
+then QUINZE_<NAME> in the environment (QUINZE_PORT=8080). Both are checked, and a wrong value is named with
+its source. Below this file nobody reads the environment.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class Settings:
     port: int = 1515
     """Port that `quinze serve` listens on; 0 takes a free one."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further names that the Host header may carry, beside localhost, 127.0.0.1 and [::1]: ["quinze.local:1515"]."""
+    """Further names that the Host header may carry, beside localhost, 127.0.0.1 and [::1]:
+    ["quinze.local:1515"]."""
     allowed_origins: tuple[str, ...] = ()
-    """Web pages of other origins that may ask this service: ["http://localhost:5173"]. They are sent CORS headers."""
+    """Web pages of other origins that may ask this service: ["http://localhost:5173"].
+
+    They are sent CORS headers.
+    """
     max_body_bytes: int = 8 * MIB
     """Largest JSON request."""
     max_upload_bytes: int = 1 * GIB

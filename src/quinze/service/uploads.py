@@ -4,7 +4,7 @@ One knowledge base's folder:
 
     files/<sha256>-<harmless name>   the content, as it came
     incoming/*.part                  on its way; swept at start when nobody writes to it any more
-    pending/<id>.json                accepted, but not yet read into the knowledge base; taken up again at start
+    pending/<id>.json                accepted, not yet read into the knowledge base; taken up again at start
 
 Knows nothing of what is in a document, nor of HTTP.
 """
@@ -33,7 +33,8 @@ _ABANDONED_AFTER = 24 * 3600.0
 
 
 class Pending(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something promised to be read: an upload (`file` in files/, shown as `name`) or paths on this machine."""
+    """Something promised to be read: an upload (`file` in files/, shown as `name`) or paths on this
+    machine."""
 
     id: str
     file: str = ""
@@ -78,7 +79,7 @@ class Upload:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            os.replace(self._temporary, files / stored)
+            self._temporary.replace(files / stored)
             sync_folder(files)
             return note_pending(self.folder, file=stored, name=self.name)
         except OSError as error:
@@ -110,7 +111,10 @@ def forget_pending(folder: Path, pending: Pending) -> None:
 
 
 def pending_of(folder: Path) -> Iterator[Pending]:
-    """What was promised before and not done, oldest first. A note that cannot be read is set aside, not obeyed."""
+    """What was promised before and not done, oldest first.
+
+    A note that cannot be read is set aside, not obeyed.
+    """
     for path in sorted((folder / PENDING).glob("*.json")):
         try:
             yield msgspec.json.decode(path.read_bytes(), type=Pending)
@@ -129,5 +133,6 @@ def sweep_incoming(folder: Path) -> None:
 
 def _refused(error: OSError) -> StorageError:
     return StorageError(
-        f"The upload could not be stored: {error.strerror or error}.", hint="Is the disk full, or the folder read-only?"
+        f"The upload could not be stored: {error.strerror or error}.",
+        hint="Is the disk full, or the folder read-only?",
     )

@@ -1,0 +1,81 @@
+"""What a model is, told from its header alone: nothing is loaded, no weight is read.
+
+Given the path of a GGUF file, a Hugging Face folder or a llama2.c file. Raises FileFormatError for a broken
+one.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from quinze.models.weights import Model
+
+_MOST_JSON = 16 * 2**20
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """A model as every face shows it. One that cannot be used says why in `error`; its numbers are then 0."""
+
+    name: str
+    path: str
+    format: str = ""
+    architecture: str = ""
+    parameters: int = 0
+    bytes: int = 0
+    quantization: str = ""
+    """The type of most of its weights: "F32", "Q8_0", ..."""
+    context_length: int = 0
+    """Tokens that its file states as the most."""
+    can_chat: bool = False
+    """It has a chat template."""
+    loaded: bool = False
+    error: str = ""
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Everything of a ModelInfo but its name, path and state.
+
+    >>> describe(Path("stories260K.bin"))["context_length"]
+    512
+    """
+    from quinze.models.weights import load_model
+
+    model = load_model(path)
+    return {
+        "format": model.checkpoint.format,
+        "architecture": model.config.architecture,
+        "parameters": int(model.config.parameters),
+        "bytes": model.checkpoint.bytes,
+        "quantization": _quantization(model),
+        "context_length": model.config.max_position_embeddings,
+        "can_chat": _has_chat_template(path, model),
+    }
+
+
+def _quantization(model: Model) -> str:
+    weights: collections.Counter[str] = collections.Counter()
+    for tensor in model.tensors.values():
+        weights[tensor.type.name] += tensor.data.nbytes
+    return weights.most_common(1)[0][0] if weights else ""
+
+
+def _has_chat_template(path: Path, model: Model) -> bool:
+    if model.checkpoint.metadata.get("tokenizer.chat_template"):
+        return True
+    folder = path if path.is_dir() else path.parent
+    if model.checkpoint.format != "safetensors":
+        return False
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    try:
+        with (folder / "tokenizer_config.json").open("rb") as file:
+            found = json.loads(file.read(_MOST_JSON))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and bool(found.get("chat_template"))

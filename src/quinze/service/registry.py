@@ -1,0 +1,262 @@
+"""Models by name: which there are, what each is, and the loaded ones, lent out in turn.
+
+Given the home folder. A model is linked by name in models.json (never copied), or simply lies in
+HOME/models/. A request asks with `use`; requests are served first come, first served, so that a busy model
+starves no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from quinze.errors import (
+    ConflictError,
+    FileFormatError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    QuinzeError,
+    StorageError,
+)
+from quinze.paths import atomic_write
+from quinze.service.model_info import ModelInfo as ModelInfo
+from quinze.service.names import valid_name
+from quinze.service.rooms import Rooms
+from quinze.service.settings import Settings
+from quinze.service.turns import Turns
+
+if TYPE_CHECKING:
+    from quinze.llm.llm import LLM
+
+FILE_NAME = "models.json"
+FOLDER = "models"
+
+_Stamp = tuple[int, int]
+
+
+class Registry:
+    def __init__(self, home: Path, settings: Settings, rooms: Rooms) -> None:
+        self._file, self._folder = home / FILE_NAME, home / FOLDER
+        self._settings, self._rooms = settings, rooms
+        self._lock = threading.RLock()
+        self._described: dict[Path, tuple[_Stamp, ModelInfo]] = {}
+        self._turns: Turns[LLM] = Turns(
+            lambda path: rooms.load_llm(
+                path, context_length=settings.context_length, threads=settings.threads
+            ),
+            most_loaded=settings.max_loaded_models,
+            most_users=settings.max_generations,
+            most_waiting=settings.max_waiting,
+            unload_after=settings.unload_after,
+        )
+
+    # --- which there are
+
+    def names(self) -> list[str]:
+        return sorted(self._paths())
+
+    def info(self, name_or_path: str | Path) -> ModelInfo:
+        """Of one model; a broken one raises nothing, its `error` tells.
+
+        ModelNotFoundError when there is none.
+        """
+        name, path = self._resolve(name_or_path)
+        return self._info(name, path)
+
+    def path_of(self, name_or_path: str | Path) -> Path:
+        return self._resolve(name_or_path)[1]
+
+    def loaded(self) -> list[str]:
+        """Names of the models in memory now."""
+        in_memory = self._turns.loaded()
+        return [name for name, path in sorted(self._paths().items()) if path in in_memory]
+
+    def list(self) -> list[ModelInfo]:
+        return [self._info(name, path) for name, path in sorted(self._paths().items())]
+
+    def default(self) -> str | None:
+        """The setting `default_model`; else the first model that can chat; else the first that is
+        whole; else None."""
+        if self._settings.default_model:
+            return self._settings.default_model
+        whole = [model for model in self.list() if not model.error]
+        able = [model for model in whole if model.can_chat] or whole
+        return able[0].name if able else None
+
+    # --- links
+
+    def add(self, path: str | Path, name: str | None = None) -> ModelInfo:
+        """Link the model at `path` by `name` (its file's name when none is given).
+
+        It is checked first, not copied.
+        """
+        path = _absolute(path)
+        if not path.exists():
+            raise ModelNotFoundError(
+                f"There is no file or folder {path}.", hint="Check the path.", param="path"
+            )
+        name = valid_name(name if name is not None else _name_of(path), of="model")
+        found = self._info(name, path)
+        if found.error:
+            raise FileFormatError(found.error, param="path")
+        with self._lock:
+            taken = self._paths().get(name)
+            if taken is not None and taken != path:
+                raise ConflictError(
+                    f"There is already a model named {name!r}.",
+                    hint="Give another name, or remove the other one first.",
+                    param="name",
+                )
+            self._write({**self._links(), name: path})
+        return found
+
+    def remove(self, name: str) -> None:
+        """Forget the link. The model's own file is never touched."""
+        with self._lock:
+            links = self._links()
+            if name not in links:
+                path = self._resolve(name)[1]
+                raise ConflictError(
+                    f"The model {name!r} is no link; it lies at {path}.",
+                    hint="Quinze deletes no model: move or delete the file yourself.",
+                    param="name",
+                )
+            path = links.pop(name)
+            self._write(links)
+            self._described.pop(path, None)
+        self._turns.unload(path)
+
+    # --- use
+
+    @contextlib.contextmanager
+    def use(self, name_or_path: str | Path, *, cancel: threading.Event | None = None) -> Iterator[LLM]:
+        """The model, loaded if it is not yet, for as long as the block lasts.
+
+        Waits its turn; BusyError when too many do.
+        """
+        path = self.path_of(name_or_path)
+        with self._turns.use(path, _stamp(path), cancel) as llm:
+            yield llm
+
+    def waiting(self) -> int:
+        return self._turns.waiting()
+
+    def close(self) -> None:
+        self._turns.close()
+
+    # --- inside
+
+    def _paths(self) -> dict[str, Path]:
+        """Name -> path: what lies in HOME/models/, and over it the links."""
+        found: dict[str, Path] = {}
+        with contextlib.suppress(OSError):
+            for path in sorted(self._folder.iterdir()):
+                if path.name.startswith("."):
+                    continue
+                if path.is_dir() or path.suffix.lower() == ".gguf":
+                    with contextlib.suppress(InvalidRequestError):
+                        found.setdefault(valid_name(_name_of(path), of="model"), path.absolute())
+        return found | self._links()
+
+    def _links(self) -> dict[str, Path]:
+        try:
+            found = msgspec.json.decode(self._file.read_bytes(), type=dict[str, dict[str, str]])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise StorageError(
+                f"{self._file} cannot be read: {error}.",
+                hint="Mend it, or delete it and link your models again.",
+            ) from error
+        return {name: Path(entry["path"]) for name, entry in found.items() if "path" in entry}
+
+    def _write(self, links: dict[str, Path]) -> None:
+        plain = {name: {"path": str(path)} for name, path in sorted(links.items())}
+        try:
+            with atomic_write(self._file) as file:
+                file.write(msgspec.json.format(msgspec.json.encode(plain), indent=2))
+        except OSError as error:
+            raise StorageError(
+                f"{self._file} cannot be written: {error.strerror}.", hint="Is the disk full, or read-only?"
+            ) from error
+
+    def _resolve(self, name_or_path: str | Path) -> tuple[str, Path]:
+        """A name first; else something that exists and looks like a path."""
+        given = str(name_or_path)
+        paths = self._paths()
+        if isinstance(name_or_path, str) and given in paths:
+            return given, paths[given]
+        if (
+            "\x00" not in given
+            and given.strip()
+            and (isinstance(name_or_path, Path) or _looks_like_path(given))
+        ):
+            with contextlib.suppress(OSError, RuntimeError):
+                path = _absolute(given)
+                if path.exists():
+                    return next((name for name, known in paths.items() if known == path), str(path)), path
+        known = ", ".join(sorted(paths)[:20])
+        raise ModelNotFoundError(
+            f"There is no model {given[:200]!r}.",
+            hint=f"Known are {known}." if known else "Link one: quinze add PATH",
+            param="model",
+        )
+
+    def _info(self, name: str, path: Path) -> ModelInfo:
+        loaded = path in self._turns.loaded()
+        stamp = _stamp(path)
+        with self._lock:
+            known = self._described.get(path)
+        if known is None or known[0] != stamp:
+            known = (stamp, self._describe(path))
+            with self._lock:
+                self._described[path] = known
+        return msgspec.structs.replace(known[1], name=name, loaded=loaded)
+
+    def _describe(self, path: Path) -> ModelInfo:
+        if not path.exists():
+            return ModelInfo(name="", path=str(path), error=f"{path} is no longer there.")
+        try:
+            return ModelInfo(name="", path=str(path), **self._rooms.describe_model(path))
+        except QuinzeError as error:
+            return ModelInfo(name="", path=str(path), error=str(error))
+        except OSError as error:
+            return ModelInfo(
+                name="", path=str(path), error=f"{path} cannot be read: {error.strerror or error}."
+            )
+
+
+def _absolute(path: str | Path) -> Path:
+    if "\x00" in str(path):
+        raise InvalidRequestError("The path holds a NUL character.", param="path")
+    # Not resolved: a link that the user made is the user's name for the file.
+    return Path(path).expanduser().absolute()
+
+
+def _looks_like_path(given: str) -> bool:
+    return given.startswith((".", "/", "~")) or "/" in given or given.lower().endswith((".gguf", ".bin"))
+
+
+def _name_of(path: Path) -> str:
+    return path.stem if path.suffix.lower() in {".gguf", ".bin"} else path.name
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Changes when the model does: then it is described and loaded anew."""
+    newest = size = 0
+    with contextlib.suppress(OSError):
+        for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+            found = part.stat()
+            newest, size = max(newest, found.st_mtime_ns), size + found.st_size
+    return newest, size
+
+
+def created_at(info: ModelInfo) -> int:
+    """Unix time at which the model's file was last written (OpenAI's `created`)."""
+    return _stamp(Path(info.path))[0] // 10**9 or int(time.time())
