@@ -1,8 +1,251 @@
 // The door between Python and the native code: shapes are checked here, and nowhere below.
+//
+// Everything that comes through it is hostile: sizes are compared with what they must hold before anything is read.
+// The interpreter is let go (GIL released) while the decoder computes.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/function.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
-namespace quinze { bool cpu_has_avx2(); }
+#include <chrono>
+#include <mutex>
+#include <string>
+
+#include "bindings_kernels.h"
+#include "decoder.h"
+#include "sampling.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace quinze {
+namespace {
+
+constexpr int64_t kMaxSize = int64_t{1} << 28;  // of any one dimension: products of two fit int64 with room to spare
+
+using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using NewFloats = nb::ndarray<nb::numpy, float, nb::c_contig>;
+
+// ---------------------------------------------------------------- model
+
+int64_t dimension(const nb::dict& config, const char* key, int64_t least = 1, int64_t most = kMaxSize) {
+    const int64_t value = nb::cast<int64_t>(config[key]);
+    if (value < least || value > most)
+        throw std::invalid_argument(std::string(key) + " is " + std::to_string(value) + ", outside " +
+                                    std::to_string(least) + " to " + std::to_string(most));
+    return value;
+}
+
+DecoderConfig read_config(const nb::dict& config) {
+    DecoderConfig c;
+    c.vocab = dimension(config, "vocab_size");
+    c.hidden = dimension(config, "hidden_size");
+    c.intermediate = dimension(config, "intermediate_size");
+    c.layers = dimension(config, "num_hidden_layers", 1, 10000);
+    c.heads = dimension(config, "num_attention_heads", 1, 10000);
+    c.kv_heads = dimension(config, "num_key_value_heads", 1, 10000);
+    c.head_dim = dimension(config, "head_dim", 2, kMaxHeadDim);
+    c.eps = nb::cast<float>(config["rms_norm_eps"]);
+    c.rope_theta = nb::cast<double>(config["rope_theta"]);
+    c.rope_interleaved = nb::cast<bool>(config["rope_interleaved"]);
+    if (!config["rope_factors"].is_none()) c.rope_factors = nb::cast<std::vector<double>>(config["rope_factors"]);
+    if (c.head_dim % 2) throw std::invalid_argument("head_dim is odd");
+    if (c.heads % c.kv_heads) throw std::invalid_argument("num_attention_heads is not a multiple of num_key_value_heads");
+    if (!(c.eps >= 0) || !(c.rope_theta > 0)) throw std::invalid_argument("rms_norm_eps or rope_theta is out of range");
+    if (!c.rope_factors.empty() && static_cast<int64_t>(c.rope_factors.size()) != c.head_dim / 2)
+        throw std::invalid_argument("rope_factors does not have head_dim / 2 numbers");
+    for (const double factor : c.rope_factors)
+        if (!(factor > 0)) throw std::invalid_argument("a rope factor is not positive");
+    return c;
+}
+
+// Reads tensors by name and keeps their arrays alive.
+class TensorReader {
+public:
+    TensorReader(const nb::dict& tensors, std::vector<nb::object>& kept) : tensors_(tensors), kept_(kept) {}
+
+    bool has(const std::string& name) const { return tensors_.contains(name.c_str()); }
+
+    // name -> (type, rows, cols, bytes)
+    Weight matrix(const std::string& name, int64_t rows, int64_t cols) {
+        if (!has(name)) throw std::invalid_argument("tensor " + name + " is missing");
+        const nb::tuple entry = nb::cast<nb::tuple>(tensors_[name.c_str()]);
+        if (entry.size() != 4) throw std::invalid_argument("tensor " + name + " is not (type, rows, cols, bytes)");
+        const Weight w = check_weight(nb::cast<int>(entry[0]), nb::cast<int64_t>(entry[1]), nb::cast<int64_t>(entry[2]),
+                                      nb::cast<WeightBytes>(entry[3]), name);
+        if (w.rows != rows || w.cols != cols)
+            throw std::invalid_argument("tensor " + name + " is " + std::to_string(w.rows) + " x " + std::to_string(w.cols) +
+                                        " where " + std::to_string(rows) + " x " + std::to_string(cols) + " is needed");
+        kept_.push_back(nb::borrow(entry[3]));
+        return w;
+    }
+    std::vector<float> vector(const std::string& name, int64_t size) {
+        const Weight w = matrix(name, 1, size);
+        std::vector<float> values(size);
+        scalar_kernels().dequantize[static_cast<int>(w.type)](w.data, size, values.data());
+        return values;
+    }
+
+private:
+    const nb::dict& tensors_;
+    std::vector<nb::object>& kept_;
+};
+
+DecoderWeights read_weights(const DecoderConfig& c, const nb::dict& tensors, std::vector<nb::object>& kept) {
+    TensorReader read(tensors, kept);
+    const int64_t HD = c.heads * c.head_dim, KD = c.kv_heads * c.head_dim;
+    DecoderWeights weights;
+    weights.embed = read.matrix("model.embed_tokens.weight", c.vocab, c.hidden);
+    weights.head = read.has("lm_head.weight") ? read.matrix("lm_head.weight", c.vocab, c.hidden) : weights.embed;
+    weights.norm = read.vector("model.norm.weight", c.hidden);
+    for (int64_t i = 0; i < c.layers; i++) {
+        const std::string layer = "model.layers." + std::to_string(i) + ".";
+        LayerWeights& l = weights.layers.emplace_back();
+        l.attention_norm = read.vector(layer + "input_layernorm.weight", c.hidden);
+        l.mlp_norm = read.vector(layer + "post_attention_layernorm.weight", c.hidden);
+        l.q = read.matrix(layer + "self_attn.q_proj.weight", HD, c.hidden);
+        l.k = read.matrix(layer + "self_attn.k_proj.weight", KD, c.hidden);
+        l.v = read.matrix(layer + "self_attn.v_proj.weight", KD, c.hidden);
+        l.o = read.matrix(layer + "self_attn.o_proj.weight", c.hidden, HD);
+        l.gate = read.matrix(layer + "mlp.gate_proj.weight", c.intermediate, c.hidden);
+        l.up = read.matrix(layer + "mlp.up_proj.weight", c.intermediate, c.hidden);
+        l.down = read.matrix(layer + "mlp.down_proj.weight", c.hidden, c.intermediate);
+    }
+    return weights;
+}
+
+// ---------------------------------------------------------------- what Python holds (nanobind owns each `new`)
+
+struct PyDecoder {
+    std::vector<nb::object> kept;  // the arrays that the weights lie in; first, so that it is freed last
+    Decoder decoder;
+    std::mutex mutex;  // one computation at a time; always taken with the interpreter let go
+
+    PyDecoder(DecoderConfig config, const nb::dict& tensors, const Kernels& kernels, int threads)
+        : decoder(config, read_weights(config, tensors, kept), kernels, threads) {}
+};
+
+struct PyCache {
+    DecoderConfig config;
+    Cache cache;
+    PyCache(const DecoderConfig& config, Type type) : config(config), cache(config, type) {}
+};
+
+PyDecoder* make_decoder(const nb::dict& config, const nb::dict& tensors, const std::string& kernels, int threads) {
+    if (threads < 1 || threads > 1024) throw std::invalid_argument("threads must lie between 1 and 1024");
+    return new PyDecoder(read_config(config), tensors, kernels_named(kernels), threads);
+}
+
+PyCache* make_cache(const PyDecoder& self, const std::string& type) {
+    if (type != "f16" && type != "f32") throw std::invalid_argument("a cache is of type f16 or f32");
+    return new PyCache(self.decoder.config(), type == "f16" ? Type::F16 : Type::F32);
+}
+
+void check_ids(const PyDecoder& self, const PyCache& cache, const Ids& ids) {
+    const DecoderConfig &a = self.decoder.config(), &b = cache.config;
+    if (a.layers != b.layers || a.kv_heads != b.kv_heads || a.head_dim != b.head_dim || a.vocab != b.vocab)
+        throw std::invalid_argument("this cache was made for another model");
+    if (ids.shape(0) == 0) throw std::invalid_argument("no ids");
+    if (static_cast<int64_t>(ids.shape(0)) + cache.cache.length() > kMaxSize) throw std::invalid_argument("too many ids");
+    for (size_t i = 0; i < ids.shape(0); i++)
+        if (ids.data()[i] < 0 || ids.data()[i] >= a.vocab)
+            throw std::invalid_argument("id " + std::to_string(ids.data()[i]) + " is outside the vocabulary of " +
+                                        std::to_string(a.vocab));
+}
+
+// Asks Python at most every 20 ms: taking the interpreter back may cost 5 ms when other threads use it.
+std::function<bool()> throttled(const nb::object& cancelled) {
+    if (cancelled.is_none()) return nullptr;
+    using Clock = std::chrono::steady_clock;
+    return [&cancelled, asked = Clock::now()]() mutable {
+        if (Clock::now() - asked < std::chrono::milliseconds(20)) return false;
+        asked = Clock::now();
+        nb::gil_scoped_acquire gil;
+        return nb::cast<bool>(cancelled());
+    };
+}
+
+bool forward(PyDecoder& self, PyCache& cache, const Ids& given, const nb::object& cancelled) {
+    check_ids(self, cache, given);
+    const std::vector<int32_t> ids(given.data(), given.data() + given.shape(0));  // another thread may write to the array
+    const std::function<bool()> stop = throttled(cancelled);
+    nb::gil_scoped_release release;
+    const std::lock_guard lock(self.mutex);
+    return self.decoder.forward(cache.cache, ids.data(), static_cast<int64_t>(ids.size()), nullptr, stop);
+}
+
+NewFloats forward_all(PyDecoder& self, PyCache& cache, const Ids& given) {
+    check_ids(self, cache, given);
+    const std::vector<int32_t> ids(given.data(), given.data() + given.shape(0));
+    const size_t T = ids.size(), V = static_cast<size_t>(self.decoder.config().vocab);
+    std::unique_ptr<float[]> logits(new float[T * V]);
+    {
+        nb::gil_scoped_release release;
+        const std::lock_guard lock(self.mutex);
+        self.decoder.forward(cache.cache, ids.data(), static_cast<int64_t>(T), logits.get(), nullptr);
+    }
+    return give(std::move(logits), {T, V});
+}
+
+int32_t sample(PyDecoder& self, PyCache& cache, Sampler& sampler) {
+    nb::gil_scoped_release release;
+    const std::lock_guard lock(self.mutex);
+    const std::vector<float>& logits = cache.cache.logits;
+    if (logits.empty()) throw std::invalid_argument("the cache has no logits yet: pass ids through the decoder first");
+    const int32_t id = sampler.sample(logits.data(), static_cast<int64_t>(logits.size()));
+    sampler.accept(id);
+    return id;
+}
+
+void shorten(PyDecoder& self, PyCache& cache, int64_t length) {
+    if (length < 0) throw std::invalid_argument("a length below zero");
+    nb::gil_scoped_release release;
+    const std::lock_guard lock(self.mutex);
+    cache.cache.truncate(length);
+}
+
+Sampler* make_sampler(double temperature, int64_t top_k, double top_p, double min_p, double repetition_penalty,
+                                      uint64_t seed, const std::string& kernels) {
+    if (!(temperature >= 0) || top_k < 0 || !(top_p >= 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1) || !(repetition_penalty > 0))
+        throw std::invalid_argument("a sampling parameter is out of range");
+    return new Sampler(SamplingParams{temperature, top_k, top_p, min_p, repetition_penalty, seed},
+                                     kernels_named(kernels));
+}
+
+int32_t sample_logits(Sampler& sampler, const Floats1& logits) {
+    if (logits.shape(0) == 0 || logits.shape(0) > static_cast<size_t>(kMaxSize)) throw std::invalid_argument("no logits");
+    return sampler.sample(logits.data(), static_cast<int64_t>(logits.shape(0)));
+}
+
+}  // namespace
+}  // namespace quinze
 
 NB_MODULE(_C, m) {
-    m.def("cpu_has_avx2", &quinze::cpu_has_avx2);
+    using namespace quinze;
+    nb::set_leak_warnings(false);  // an engine that lives to the end of the program is no leak
+    m.def("cpu_has_avx2", &cpu_has_avx2);
+    bind_kernels(m);
+    nb::exception<BadLogits>(m, "BadLogits", PyExc_ArithmeticError);
+
+    nb::class_<PyCache>(m, "Cache")
+        .def_prop_ro("length", [](const PyCache& self) { return self.cache.length(); })
+        .def_prop_ro("bytes", [](const PyCache& self) { return self.cache.bytes(); });
+
+    nb::class_<Sampler>(m, "Sampler")
+        .def("accept", &Sampler::accept, "id"_a)
+        .def("sample", &sample_logits, "logits"_a, "The next id; it is not accepted by itself.");
+    m.def("sampler", &make_sampler, nb::kw_only(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a,
+          "seed"_a, "kernels"_a = "auto");
+
+    nb::class_<PyDecoder>(m, "Decoder")
+        .def_prop_ro("threads", [](const PyDecoder& self) { return self.decoder.threads(); })
+        .def_prop_ro("kernels", [](const PyDecoder& self) { return std::string(self.decoder.kernels().name); })
+        .def("cache", &make_cache, "type"_a = "f16")
+        .def("forward", &forward, "cache"_a, "ids"_a, "cancelled"_a = nb::none(),
+             "Appends ids to the cache; False if `cancelled()` said yes on the way.")
+        .def("forward_all", &forward_all, "cache"_a, "ids"_a, "The same; returns the logits of every id, (T, V).")
+        .def("sample", &sample, "cache"_a, "sampler"_a, "Chooses and accepts the id after the last one.")
+        .def("truncate", &shorten, "cache"_a, "length"_a);
+    m.def("decoder", &make_decoder, "config"_a, "tensors"_a, "kernels"_a = "auto", "threads"_a = 1);
 }

@@ -24,7 +24,9 @@ class SamplingParams:
     min_p: float = 0.05
     """Only tokens at least this share as likely as the most likely one; 0 considers all."""
     repetition_penalty: float = 1.0
-    """Logits of tokens already in the last 256 are divided (or multiplied, if negative) by it (Keskar et al. 2019); 1 is off."""
+    """Logits of tokens already in the last 256 are divided by it, or multiplied if negative; 1 is off.
+
+    Keskar et al. 2019."""
     seed: int | None = None
     """None draws a fresh one; the same seed gives the same tokens."""
     max_tokens: int | None = None
@@ -45,6 +47,4 @@ class SamplingParams:
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
     if not math.isfinite(value) or not low <= value <= high:
-        raise InvalidRequestError(
-            f"{name} is {value}; it must lie between {low:g} and {high:g}.", param=name
-        )
+        raise InvalidRequestError(f"{name} is {value}; it must lie between {low:g} and {high:g}.", param=name)

@@ -1,0 +1,217 @@
+// Each kernel reachable from Python by itself, so that tests can compare one set with the other and with others' work.
+#include "bindings_kernels.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+
+#include <cmath>
+#include <tuple>
+#include <vector>
+
+#include "decoder.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace quinze {
+
+Weight check_weight(int type, int64_t rows, int64_t cols, const WeightBytes& bytes, const std::string& name) {
+    if (type < 0 || type >= kTypes) throw std::invalid_argument("tensor " + name + " is of unknown type " + std::to_string(type));
+    constexpr int64_t limit = int64_t{1} << 28;
+    if (rows < 1 || cols < 1 || rows > limit || cols > limit)
+        throw std::invalid_argument("tensor " + name + " has no sensible shape");
+    Weight w{static_cast<Type>(type), rows, cols, reinterpret_cast<const std::byte*>(bytes.data())};
+    if (cols % info(w.type).block)
+        throw std::invalid_argument("tensor " + name + " has rows of " + std::to_string(cols) + ", not a multiple of " +
+                                    std::to_string(info(w.type).block));
+    if (static_cast<int64_t>(bytes.shape(0)) != rows * row_bytes(w))
+        throw std::invalid_argument("tensor " + name + " has " + std::to_string(bytes.shape(0)) + " bytes where " +
+                                    std::to_string(rows * row_bytes(w)) + " are needed");
+    return w;
+}
+
+const Kernels& kernels_named(const std::string& name) {
+    const Kernels* found = find_kernels(name.c_str());
+    if (!found) throw std::invalid_argument("this machine has no kernels named " + name);
+    return *found;
+}
+
+namespace {
+
+using Floats2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Floats3 = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+template <class T> using New = nb::ndarray<nb::numpy, T, nb::c_contig>;
+
+struct KernelSet { const Kernels& k; };
+
+template <class A> int64_t size(const A& a, int axis = 0) { return static_cast<int64_t>(a.shape(axis)); }
+void require(bool right, const char* what) { if (!right) throw std::invalid_argument(what); }
+std::unique_ptr<float[]> copy(const Floats1& x) {
+    std::unique_ptr<float[]> y(new float[x.shape(0)]);
+    std::copy_n(x.data(), x.shape(0), y.get());
+    return y;
+}
+
+// X (T, cols) quantized as the decoder does it, where cols allow.
+struct Quantized {
+    std::vector<int8_t> q8; std::vector<int16_t> q16; std::vector<float> scale; std::vector<int32_t> sum8;
+    Activations x;
+    Quantized(const Kernels& k, const float* f32, int64_t T, int64_t cols) {
+        const int64_t blocks = cols / kBlock;
+        q8.resize(T * cols), q16.resize(T * cols), scale.resize(T * blocks), sum8.resize(T * blocks);
+        if (cols % kBlock == 0)
+            for (int64_t t = 0; t < T; t++)
+                k.quantize(f32 + t * cols, cols, q8.data() + t * cols, q16.data() + t * cols, scale.data() + t * blocks, sum8.data() + t * blocks);
+        x = {cols, f32, q8.data(), q16.data(), scale.data(), sum8.data()};
+    }
+};
+
+New<float> gemv(const KernelSet& s, int type, const WeightBytes& bytes, int64_t rows, const Floats1& x) {
+    const Weight w = check_weight(type, rows, size(x), bytes, "w");
+    const Quantized q(s.k, x.data(), 1, w.cols);
+    std::unique_ptr<float[]> y(new float[rows]);
+    s.k.gemv[type](w, 0, rows, q.x, y.get());
+    return give(std::move(y), {static_cast<size_t>(rows)});
+}
+
+// Rows [row0, row1) only, so that tests reach pieces that begin and end anywhere.
+New<float> gemm(const KernelSet& s, int type, const WeightBytes& bytes, int64_t rows, const Floats2& x, int64_t row0, int64_t row1) {
+    const int64_t T = size(x);
+    const Weight w = check_weight(type, rows, size(x, 1), bytes, "w");
+    require(T >= 1 && T <= kMaxTokens && 0 <= row0 && row0 < row1 && row1 <= rows, "rows or tokens are out of range");
+    const Quantized q(s.k, x.data(), T, w.cols);
+    const Bytes scratch = allocate(kScratchBytes);
+    const int64_t n = row1 - row0;
+    std::unique_ptr<float[]> y(new float[T * n]);
+    s.k.gemm[type](w, row0, row1, q.x, T, y.get(), n, scratch.get());
+    return give(std::move(y), {static_cast<size_t>(T), static_cast<size_t>(n)});
+}
+
+New<float> dequantize(const KernelSet& s, int type, const WeightBytes& bytes, int64_t cols) {
+    const Weight w = check_weight(type, 1, cols, bytes, "w");
+    std::unique_ptr<float[]> y(new float[cols]);
+    s.k.dequantize[type](w.data, cols, y.get());
+    return give(std::move(y), {static_cast<size_t>(cols)});
+}
+
+std::tuple<New<int8_t>, New<int16_t>, New<float>, New<int32_t>> quantize(const KernelSet& s, const Floats1& x) {
+    const size_t n = x.shape(0), blocks = n / kBlock;
+    require(n > 0 && n % kBlock == 0, "x is not made of blocks of 32");
+    std::unique_ptr<int8_t[]> q8(new int8_t[n]);
+    std::unique_ptr<int16_t[]> q16(new int16_t[n]);
+    std::unique_ptr<float[]> scale(new float[blocks]);
+    std::unique_ptr<int32_t[]> sum8(new int32_t[blocks]);
+    s.k.quantize(x.data(), size(x), q8.get(), q16.get(), scale.get(), sum8.get());
+    return {give(std::move(q8), {n}), give(std::move(q16), {n}), give(std::move(scale), {blocks}), give(std::move(sum8), {blocks})};
+}
+
+New<float> rms_norm(const KernelSet& s, const Floats1& x, const Floats1& weight, float eps) {
+    require(size(x) > 0 && size(x) == size(weight), "x and weight differ in size");
+    std::unique_ptr<float[]> y(new float[x.shape(0)]);
+    s.k.rms_norm(x.data(), weight.data(), size(x), eps, y.get());
+    return give(std::move(y), {x.shape(0)});
+}
+
+New<float> rope(const KernelSet& s, const Floats2& x, const Floats1& cos, const Floats1& sin, bool interleaved) {
+    require(size(x, 1) % 2 == 0 && size(cos) == size(x, 1) / 2 && size(sin) == size(cos), "cos and sin do not fit x");
+    std::unique_ptr<float[]> y(new float[x.size()]);
+    std::copy_n(x.data(), x.size(), y.get());
+    s.k.rope(y.get(), cos.data(), sin.data(), size(x), size(x, 1), interleaved);
+    return give(std::move(y), {x.shape(0), x.shape(1)});
+}
+
+New<float> softmax(const KernelSet& s, const Floats1& x) {
+    require(size(x) > 0, "x is empty");
+    auto y = copy(x);
+    s.k.softmax(y.get(), size(x));
+    return give(std::move(y), {x.shape(0)});
+}
+New<float> silu_mul(const KernelSet& s, const Floats1& gate, const Floats1& up) {
+    require(size(gate) == size(up), "gate and up differ in size");
+    auto y = copy(gate);
+    s.k.silu_mul(y.get(), up.data(), size(up));
+    return give(std::move(y), {gate.shape(0)});
+}
+New<float> add(const KernelSet& s, const Floats1& x, const Floats1& y) {
+    require(size(x) == size(y), "x and y differ in size");
+    auto sum = copy(x);
+    s.k.add(sum.get(), y.data(), size(y));
+    return give(std::move(sum), {x.shape(0)});
+}
+New<uint16_t> store_f16(const KernelSet& s, const Floats1& x) {
+    std::unique_ptr<uint16_t[]> y(new uint16_t[x.shape(0)]);
+    s.k.store_f16(x.data(), size(x), y.get());
+    return give(std::move(y), {x.shape(0)});
+}
+
+// q (T, H, D); k, v (N, K, D) lie in a cache whose last T positions are q's own. `part` keys are looked at together
+// (0: all), and the pieces merged. Returns (T, H, D).
+New<float> attention(const KernelSet& s, const Floats3& q, const Floats3& k, const Floats3& v, bool f16, int64_t part) {
+    const int64_t T = size(q), H = size(q, 1), D = size(q, 2), N = size(k), K = size(k, 1);
+    require(T >= 1 && N >= T && H >= 1 && K >= 1 && H % K == 0 && D >= 1 && D <= kMaxHeadDim && size(k, 2) == D && part >= 0,
+            "q and k do not fit");
+    require(size(v) == N && size(v, 1) == K && size(v, 2) == D, "k and v differ in shape");
+    DecoderConfig config;
+    config.layers = 1, config.kv_heads = K, config.head_dim = D;
+    Cache cache(config, f16 ? Type::F16 : Type::F32);
+    cache.grow(N);
+    const KVView view = cache.layer(0);
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t h = 0; h < K; h++)
+            for (const auto& [offset, from] : {std::pair{view.k_offset, k.data()}, std::pair{view.v_offset, v.data()}}) {
+                std::byte* to = cache.at(view, offset, h, n);
+                if (f16) s.k.store_f16(from + (n * K + h) * D, D, reinterpret_cast<uint16_t*>(to));
+                else std::memcpy(to, from + (n * K + h) * D, D * sizeof(float));
+            }
+    const int64_t group = H / K, rows = T * group;
+    if (part == 0) part = N;
+    const Bytes scratch = allocate(kScratchBytes);
+    std::unique_ptr<float[]> y(new float[T * H * D]);
+    std::vector<float> max(kMaxAttentionRows), sum(kMaxAttentionRows), acc(kMaxAttentionRows * D);
+    for (int64_t head = 0; head < K; head++)
+        for (int64_t row0 = 0; row0 < rows; row0 += kMaxAttentionRows) {
+            const int64_t row1 = std::min(rows, row0 + kMaxAttentionRows), n = row1 - row0;
+            std::vector<double> largest(n, -INFINITY), total(n), whole(n * D);
+            for (int64_t key0 = 0; key0 < N; key0 += part) {
+                s.k.attention({q.data(), H, group, head, row0, row1, N - T, key0, std::min(N, key0 + part),
+                               static_cast<float>(1 / std::sqrt(static_cast<double>(D))), view, max.data(), sum.data(), acc.data()},
+                              scratch.get());
+                for (int64_t r = 0; r < n; r++) {
+                    if (max[r] == -INFINITY) continue;
+                    const double m = std::max<double>(largest[r], max[r]), old = std::exp(largest[r] - m), now = std::exp(max[r] - m);
+                    largest[r] = m;
+                    total[r] = total[r] * old + sum[r] * now;
+                    for (int64_t d = 0; d < D; d++) whole[r * D + d] = whole[r * D + d] * old + acc[r * D + d] * now;
+                }
+            }
+            for (int64_t r = 0; r < n; r++) {
+                const int64_t row = row0 + r, at = (row / group * H + head * group + row % group) * D;
+                for (int64_t d = 0; d < D; d++) y[at + d] = static_cast<float>(whole[r * D + d] / total[r]);
+            }
+        }
+    return give(std::move(y), {q.shape(0), q.shape(1), q.shape(2)});
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+    nb::class_<KernelSet>(m, "Kernels")
+        .def_prop_ro("name", [](const KernelSet& s) { return std::string(s.k.name); })
+        .def("gemv", &gemv, "type"_a, "weight"_a, "rows"_a, "x"_a)
+        .def("gemm", &gemm, "type"_a, "weight"_a, "rows"_a, "x"_a, "row0"_a, "row1"_a)
+        .def("dequantize", &dequantize, "type"_a, "weight"_a, "cols"_a)
+        .def("quantize", &quantize, "x"_a)
+        .def("rms_norm", &rms_norm, "x"_a, "weight"_a, "eps"_a)
+        .def("rope", &rope, "x"_a, "cos"_a, "sin"_a, "interleaved"_a)
+        .def("softmax", &softmax, "x"_a)
+        .def("silu_mul", &silu_mul, "gate"_a, "up"_a)
+        .def("add", &add, "x"_a, "y"_a)
+        .def("max", [](const KernelSet& s, const Floats1& x) { return s.k.max(x.data(), size(x)); }, "x"_a)
+        .def("sum_exp", [](const KernelSet& s, const Floats1& x, float max) { return s.k.sum_exp(x.data(), size(x), max); }, "x"_a, "max"_a)
+        .def("store_f16", &store_f16, "x"_a)
+        .def("attention", &attention, "q"_a, "k"_a, "v"_a, "f16"_a, "part"_a = 0);
+    m.def("kernels", [](const std::string& name) { return new KernelSet{kernels_named(name)}; }, "name"_a,
+          nb::rv_policy::take_ownership);
+}
+
+}  // namespace quinze

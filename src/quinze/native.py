@@ -1,0 +1,110 @@
+"""The one door to C++: a decoder, its caches and samplers, and each kernel by itself.
+
+Given plain numbers and arrays; returns plain numbers and arrays. The compiled module `quinze._C` is imported
+here and nowhere else, on first use, so that everything that needs no language model works without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from quinze.errors import QuinzeError
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int32]
+Weight = tuple[int, int, int, npt.NDArray[np.uint8]]
+"""(type, rows, cols, bytes); a vector has one row."""
+
+
+class Cache(Protocol):
+    """The keys and values of one sequence."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+
+class Sampler(Protocol):
+    """Chooses ids from logits; remembers what was accepted, for the repetition penalty."""
+
+    def accept(self, id: int) -> None: ...  # noqa: A002 (the field's own name)
+    def sample(self, logits: Floats) -> int: ...
+
+
+class Decoder(Protocol):
+    """A model whose weights lie where the file has them."""
+
+    @property
+    def threads(self) -> int: ...
+    @property
+    def kernels(self) -> str: ...
+    def cache(self, type: str = "f16") -> Cache: ...  # noqa: A002 (the field's own name)
+    def forward(self, cache: Cache, ids: Ids, cancelled: Callable[[], bool] | None = None) -> bool:
+        """Append ids to the cache; False if `cancelled()` said yes at a layer on the way."""
+        ...
+
+    def forward_all(self, cache: Cache, ids: Ids) -> Floats:
+        """The same, returning the logits of every id (T, V)."""
+        ...
+
+    def sample(self, cache: Cache, sampler: Sampler) -> int:
+        """Choose, and accept, the id that follows the last one. Raises ArithmeticError on NaN."""
+        ...
+
+    def truncate(self, cache: Cache, length: int) -> None: ...
+
+
+def decoder(
+    config: Mapping[str, object], tensors: Mapping[str, Weight], *, kernels: str, threads: int
+) -> Decoder:
+    """Raises ValueError for a tensor missing or of the wrong size, and for kernels this CPU has not."""
+    return cast(Decoder, _module().decoder(dict(config), dict(tensors), kernels, threads))
+
+
+def sampler(
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seed: int,
+    kernels: str = "auto",
+) -> Sampler:
+    return cast(
+        Sampler,
+        _module().sampler(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            kernels=kernels,
+        ),
+    )
+
+
+def kernels(name: str) -> Any:
+    """Every kernel of the set "scalar", "avx2" or "auto", each by itself: for tests and benchmarks."""
+    return _module().kernels(name)
+
+
+def cpu_has_avx2() -> bool:
+    return bool(_module().cpu_has_avx2())
+
+
+def _module() -> Any:
+    try:
+        return importlib.import_module("quinze._C")
+    except ImportError as error:
+        raise QuinzeError(
+            f"The compiled part of Quinze (quinze._C) cannot be loaded: {error}.",
+            hint="Install the package with `pip install .`, which compiles it with g++ 11 or newer.",
+        ) from error
