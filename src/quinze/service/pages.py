@@ -39,10 +39,8 @@ class PageImages:
             image = kept.read_bytes()
             os.utime(kept)
             return image
-        image = self._rooms.render_page(
-            path, document_format, page, width, timeout=self._settings.page_render_timeout,
-            memory=self._settings.page_render_memory,
-        )  # fmt: skip
+        timeout = self._settings.page_render_timeout
+        image = self._rooms.render_page(path, document_format, page, width, timeout=timeout)
         # A full disk costs the cache, not the page.
         with contextlib.suppress(OSError), self._lock:
             with atomic_write(kept) as file:

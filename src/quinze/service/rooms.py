@@ -24,37 +24,32 @@ class Rooms:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._readers: dict[str, Readers] = {}
+        self._readers: Readers | None = None
+
+    def readers(self) -> Readers:
+        """The killable children that read and draw, shared by all knowledge bases."""
+        from quinze.knowledge.readers.workers import Readers
+
+        with self._lock:
+            if self._readers is None:
+                self._readers = Readers()
+            return self._readers
 
     def open_knowledge_base(self, folder: Path, embedder: Embedder | None, *, create: bool) -> KnowledgeBase:
         from quinze.knowledge.knowledge_base import KnowledgeBase
 
-        return KnowledgeBase.open(folder, embedder=embedder, create=create, readers=self.readers("documents"))
-
-    def readers(self, purpose: str, *, memory: int | None = None) -> Readers:
-        """Killable children that read, shared by all knowledge bases.
-
-        Pages have a child of their own: nobody who opens a page waits for a long book.
-        """
-        from quinze.knowledge.readers.report import Limits
-        from quinze.knowledge.readers.workers import Readers
-
-        with self._lock:
-            if purpose not in self._readers:
-                limits = Limits() if memory is None else Limits(memory=memory)
-                self._readers[purpose] = Readers(workers=1 if purpose == "pages" else 2, limits=limits)
-            return self._readers[purpose]
+        return KnowledgeBase.open(folder, embedder=embedder, create=create, readers=self.readers())
 
     def render_page(
-        self, path: Path, document_format: str, page: int, width: int, *, timeout: float, memory: int
+        self, path: Path, document_format: str, page: int, width: int, *, timeout: float
     ) -> bytes:
-        return self.readers("pages", memory=memory).render(path, document_format, page, width, timeout)
+        return self.readers().render(path, document_format, page, width, timeout)
 
     def close(self) -> None:
         with self._lock:
-            for readers in self._readers.values():
-                readers.close()
-            self._readers.clear()
+            if self._readers is not None:
+                self._readers.close()
+                self._readers = None
 
     def load_embedder(self, name: str) -> Embedder:
         from quinze.embeddings.hashing import load_embedder

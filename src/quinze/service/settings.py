@@ -73,8 +73,6 @@ class Settings:
     """Room for rendered pages in the home folder."""
     page_render_timeout: float = 20.0
     """Seconds after which the rendering of one page is killed."""
-    page_render_memory: int = 2 * GIB
-    """Memory that the rendering of one page may take."""
 
     def __post_init__(self) -> None:
         """Raises InvalidRequestError, naming the setting, for a value out of its range."""
@@ -102,7 +100,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("page_image_width", 16, 4096),
     ("page_cache_bytes", 0, 1024 * GIB),
     ("page_render_timeout", 0.1, 3600),
-    ("page_render_memory", 256 * MIB, 1024 * GIB),
 )
 
 

@@ -1,0 +1,69 @@
+"""POST /v1/completions: a text in, its continuation out, whole or streamed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from quinze.errors import InvalidRequestError
+from quinze.llm.messages import Completion, Delta
+from quinze.server.body import json_body
+from quinze.server.openai.protocol import (
+    CompletionRequest,
+    refuse_what_cannot_be_done,
+    sampling_params,
+    stop_strings,
+)
+from quinze.server.openai.streaming import Shape, respond
+
+if TYPE_CHECKING:
+    from quinze.llm.llm import LLM
+
+
+async def completions(request: Request) -> Response:
+    asked = await json_body(request, CompletionRequest)
+    refuse_what_cannot_be_done(asked)
+    prompt, params, stop = _prompt(asked), sampling_params(asked), stop_strings(asked)
+    echo = prompt if asked.echo else ""
+
+    def whole(llm: LLM, cancel: threading.Event) -> Completion:
+        return llm.complete(prompt, params=params, stop=stop, cancel=cancel)
+
+    def stream(llm: LLM, cancel: threading.Event) -> Iterator[Delta]:
+        if echo:
+            yield Delta(echo)
+        yield from llm.complete(prompt, params=params, stop=stop, cancel=cancel, stream=True)
+
+    shape = Shape(
+        model=asked.model,
+        prefix="cmpl-",
+        whole="text_completion",
+        chunk="text_completion",
+        first=None,
+        of_text=lambda text: {"text": text},
+        of_ending={"text": ""},
+        of_whole=lambda text: {"text": echo + text},
+    )
+    return await respond(request, asked, shape, whole=whole, stream=stream)
+
+
+def _prompt(asked: CompletionRequest) -> str:
+    """The one prompt; a list of one is accepted."""
+    prompt = asked.prompt
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, list) and prompt and all(isinstance(text, str) for text in prompt):
+        raise InvalidRequestError(
+            f"prompt holds {len(prompt)} texts; one is read.",
+            hint="Send one request for each.",
+            param="prompt",
+        )
+    raise InvalidRequestError(
+        "prompt must be a text; token ids are not read.", hint="Send the text itself.", param="prompt"
+    )

@@ -1,0 +1,202 @@
+"""OpenAI's request bodies: what is read, what is refused by name, and what is silently ignored.
+
+Unknown fields are no error. A field that asks for what cannot be done is one, with its name: a reply that
+looks as if it had been heeded would be a lie. Responses are built where they are sent (chat.py,
+completions.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from quinze.engine.sampling import SamplingParams
+from quinze.errors import InvalidRequestError
+from quinze.llm.messages import Message, Role, Usage
+
+MAX_STOP = 16
+_MAX_STOP_CHARACTERS = 1_000
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
+class ContentPart(msgspec.Struct):
+    """A part of a message's content; only text is read."""
+
+    type: str
+    text: str | None = None
+
+
+class ChatMessage(msgspec.Struct):
+    role: str
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[Any] | None = None
+
+
+class _Generation(msgspec.Struct, kw_only=True):
+    """What chat and completion requests have in common. Defaults are those of SamplingParams."""
+
+    model: str
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, Any] | None = None
+
+
+class ChatRequest(_Generation, kw_only=True):
+    messages: list[ChatMessage]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+
+
+class CompletionRequest(_Generation, kw_only=True):
+    prompt: str | list[Any]
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: int | None = None
+    logprobs: int | None = None
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True):
+    model: str
+    input: str | list[Any]
+    encoding_format: str | None = None
+    dimensions: int | None = None
+
+
+def sampling_params(request: ChatRequest | CompletionRequest) -> SamplingParams:
+    """The request's numbers over SamplingParams' own defaults; each is checked there."""
+    names = [field.name for field in dataclasses.fields(SamplingParams)]
+    chosen = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
+        chosen["max_tokens"] = request.max_completion_tokens
+    return SamplingParams(**chosen)
+
+
+def stop_strings(request: ChatRequest | CompletionRequest) -> tuple[str, ...]:
+    stop = request.stop
+    found = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if len(found) > MAX_STOP:
+        raise InvalidRequestError(f"stop holds {len(found)} strings; {MAX_STOP} are the most.", param="stop")
+    if any(len(text) > _MAX_STOP_CHARACTERS for text in found):
+        raise InvalidRequestError(
+            f"A stop string is longer than {_MAX_STOP_CHARACTERS:,} characters.", param="stop"
+        )
+    # An empty one would stop everything at once; OpenAI's own service ignores it.
+    return tuple(text for text in found if text)
+
+
+def messages_of(request: ChatRequest) -> list[Message]:
+    if not request.messages:
+        raise InvalidRequestError("messages is empty.", hint="Send at least one message.", param="messages")
+    return [_message(message, f"messages[{i}]") for i, message in enumerate(request.messages)]
+
+
+def _message(message: ChatMessage, param: str) -> Message:
+    roles: dict[str, Role] = {
+        "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
+        "tool": "tool", "function": "tool",
+    }  # fmt: skip
+    role = roles.get(message.role)
+    if role is None:
+        raise InvalidRequestError(
+            f"{param}.role is {message.role[:40]!r}; it must be one of {', '.join(roles)}.",
+            param=f"{param}.role",
+        )
+    if message.content is None and not (role == "assistant" and message.tool_calls):
+        raise InvalidRequestError(f"{param}.content is missing.", param=f"{param}.content")
+    text = _text(message.content, f"{param}.content")
+    if message.tool_calls:
+        calls = msgspec.json.encode(message.tool_calls).decode()
+        text = f"{text}\n{calls}".strip()
+    return Message(role, text)
+
+
+def _text(content: str | list[ContentPart] | None, param: str) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    for i, part in enumerate(content):
+        if part.type not in {"text", "input_text", "output_text", "refusal"} or part.text is None:
+            raise InvalidRequestError(
+                f"{param}[{i}] is of type {part.type[:40]!r}; this service reads text only.",
+                hint="Add documents and images to a knowledge base, and ask about them there.",
+                param=f"{param}[{i}].type",
+            )
+    return "\n".join(part.text or "" for part in content)
+
+
+def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None:
+    """InvalidRequestError naming the first field that asks for something that is not there yet."""
+    asked: dict[str, bool] = {
+        "n": request.n not in {None, 1},
+        "frequency_penalty": bool(request.frequency_penalty),
+        "presence_penalty": bool(request.presence_penalty),
+        "logit_bias": bool(request.logit_bias),
+    }
+    if isinstance(request, ChatRequest):
+        asked |= {
+            "logprobs": bool(request.logprobs),
+            "top_logprobs": bool(request.top_logprobs),
+            "tool_choice": request.tool_choice not in (None, "none", "auto"),
+            "function_call": request.function_call not in (None, "none", "auto"),
+            "response_format": (request.response_format or {}).get("type", "text") != "text",
+            "modalities": any(kind != "text" for kind in request.modalities or ()),
+        }
+    else:
+        asked |= {
+            "best_of": request.best_of not in {None, 1},
+            "logprobs": request.logprobs is not None,
+            "suffix": bool(request.suffix),
+        }
+    hints = {
+        "n": "Send one request for each reply.",
+        "frequency_penalty": "Use repetition_penalty instead.",
+        "presence_penalty": "Use repetition_penalty instead.",
+        "tool_choice": 'Leave it out, or send "auto": the model then answers in words.',
+        "response_format": "Ask for the form in words, and check what comes.",
+    }
+    for name, wrong in asked.items():
+        if wrong:
+            raise InvalidRequestError(
+                f"{name} asks for something that this version cannot do.",
+                hint=hints.get(name, "Leave the field out."),
+                param=name,
+            )
+
+
+def usage_body(usage: Usage | None) -> dict[str, Any]:
+    usage = usage or Usage()
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+def plain(value: Any) -> Mapping[str, Any] | None:
+    """A dataclass or mapping as JSON's own types."""
+    found: Mapping[str, Any] | None = msgspec.to_builtins(value, enc_hook=str)
+    return found
