@@ -1,0 +1,255 @@
+"""Text in pictures: rapidocr's models (they lie in its wheel; nothing is downloaded), English and Chinese.
+
+Given an image as an array; returns lines with their boxes, or blocks in reading order. A page lying on its side or
+standing on its head is turned first. Knows nothing of files: image.py and pdf.py bring the pictures.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from quinze.knowledge.document import Block, BlockKind, Box, Place
+from quinze.knowledge.readers.pdf_glyphs import Run
+from quinze.knowledge.readers.pdf_layout import (
+    Line,
+    join_lines,
+    line_cells,
+    read_lines,
+    read_paragraphs,
+    table_stretches,
+)
+
+LONGEST_SIDE = 2000
+"""The detector's own limit: more pixels are not looked at."""
+
+SURE = 0.88
+"""Mean confidence of a page that stands upright; below it, the page is tried the other way up."""
+
+
+@dataclass(frozen=True, slots=True)
+class OcrLine:
+    """One piece of text. `quad` (4, 2): its corners from the top left, clockwise, in pixels of the image as given."""
+
+    text: str
+    quad: np.ndarray
+    score: float
+
+    @property
+    def rect(self) -> tuple[float, float, float, float]:
+        (x0, y0), (x1, y1) = self.quad.min(axis=0), self.quad.max(axis=0)
+        return float(x0), float(y0), float(x1), float(y1)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    lines: list[OcrLine]
+    turns: int
+    """Quarter turns, counter-clockwise, that made the text upright."""
+    width: int
+    height: int
+
+    @property
+    def score(self) -> float:
+        return _score(self.lines)
+
+
+@functools.lru_cache(maxsize=1)
+def _engine() -> Any:
+    """The models, loaded once a process: about two seconds and 300 MB."""
+    from rapidocr import RapidOCR
+
+    threads = min(4, os.cpu_count() or 1)
+    return RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            # The classifier that looks for lines upside down turns good ones: 6.8 % errors on a clean page, else none.
+            "Global.use_cls": False,
+            "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+        }
+    )
+
+
+def recognize(image: np.ndarray, tick: Callable[[], None] = lambda: None) -> Recognized:
+    """All text of `image`, uint8 (height, width, 3) in RGB."""
+    height, width = image.shape[:2]
+    lines = _pass(image, tick)
+    turns, best = 0, _score(lines) * (1 - _tall(lines))
+    if lines and best < SURE:
+        for candidate in (1, 3) if _tall(lines) > 0.5 else (2,):
+            tick()
+            turned = _pass(np.ascontiguousarray(np.rot90(image, candidate)), tick)
+            score = _score(turned) * (1 - _tall(turned))
+            if score > best + 0.03:
+                turns, best, lines = candidate, score, turned
+    return Recognized([_turn_back(line, turns, width, height) for line in lines], turns, width, height)
+
+
+def _pass(image: np.ndarray, tick: Callable[[], None]) -> list[OcrLine]:
+    lines: list[OcrLine] = []
+    for top, part in _parts(image):
+        tick()
+        scale = 2 if max(part.shape[:2]) < 500 else 1
+        found = _engine()(np.ascontiguousarray(part.repeat(scale, 0).repeat(scale, 1)[:, :, ::-1]))
+        if found.boxes is None or found.txts is None:
+            continue
+        for text, quad, score in zip(found.txts, found.boxes, found.scores, strict=True):
+            if text.strip():
+                corners = np.asarray(quad, dtype=np.float64) / scale + (0, top)
+                lines.append(OcrLine(text.strip(), corners, float(score)))
+    return lines
+
+
+def _parts(image: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """A very tall picture (a screenshot of a whole page) in pieces, cut where a row is plain."""
+    height, width = image.shape[:2]
+    if height <= LONGEST_SIDE or height < 2.5 * width:
+        return [(0, image)]
+    step = max(int(1.4 * width), 800)
+    ink = image.std(axis=(1, 2))
+    cuts = [0]
+    while height - cuts[-1] > 1.5 * step:
+        low, high = cuts[-1] + int(0.7 * step), cuts[-1] + step
+        cuts.append(low + int(np.argmin(ink[low:high])))
+    cuts.append(height)
+    return [(a, image[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _score(lines: Sequence[OcrLine]) -> float:
+    """Mean confidence by character."""
+    letters = sum(len(line.text) for line in lines)
+    return sum(line.score * len(line.text) for line in lines) / letters if letters else 0.0
+
+
+def _tall(lines: Sequence[OcrLine]) -> float:
+    """Share of the text in boxes taller than wide: lines of a page that lies on its side."""
+    long = [line for line in lines if len(line.text) > 1]
+    letters = sum(len(line.text) for line in long)
+    if not letters:
+        return 0.0
+    tall = [line for line in long if line.rect[3] - line.rect[1] > 1.5 * (line.rect[2] - line.rect[0])]
+    return sum(len(line.text) for line in tall) / letters
+
+
+def _turn_back(line: OcrLine, turns: int, width: int, height: int) -> OcrLine:
+    """From pixels of the turned image to those of the image as given; the corners stay the text's own."""
+    quad = line.quad
+    x, y = quad[:, 0], quad[:, 1]
+    if turns == 1:
+        quad = np.stack([width - y, x], axis=1)
+    elif turns == 2:
+        quad = np.stack([width - x, height - y], axis=1)
+    elif turns == 3:
+        quad = np.stack([y, height - x], axis=1)
+    return OcrLine(line.text, quad, line.score)
+
+
+def ocr_blocks(
+    found: Recognized,
+    page: int | None,
+    *,
+    region: Box = Box(0.0, 0.0, 1.0, 1.0),  # noqa: B008 -- frozen
+    heading: tuple[str, ...] = (),
+    first_table: int = 1,
+) -> list[Block]:
+    """The recognized lines as paragraphs and table rows. `region`: the part of the page that the image shows."""
+    runs, rects = _runs(found)
+    blocks: list[Block] = []
+    table = first_table
+    for is_table, lines in table_stretches(read_lines(runs)):
+        if is_table:
+            for row, line in enumerate(lines, 1):
+                cells = tuple(cell.text for cell in line_cells(line))
+                place = _place([line], rects, found, page, region, heading, table=table, row=row)
+                blocks.append(Block(BlockKind.TABLE_ROW, " | ".join(cells), place, cells=cells))
+            table += 1
+            continue
+        body = statistics.median(line.size for line in lines)
+        for paragraph in read_paragraphs(lines, body):
+            text = join_lines([line.text for line in paragraph.lines])
+            place = _place(paragraph.lines, rects, found, page, region, heading)
+            blocks.append(Block(BlockKind.PARAGRAPH, text, place))
+    return blocks
+
+
+def _runs(found: Recognized) -> tuple[list[Run], dict[int, tuple[float, float, float, float]]]:
+    """Lines as runs in a frame where the text is upright and level, and each run's box in the image as given."""
+    if not found.lines:
+        return [], {}
+    weights = [len(line.text) for line in found.lines]
+    angles = [
+        math.atan2(line.quad[1][1] - line.quad[0][1], line.quad[1][0] - line.quad[0][0])
+        for line in found.lines
+    ]
+    tilt = found.turns * math.pi / 2
+    level = sorted(
+        (((a - tilt + math.pi) % (2 * math.pi)) - math.pi, w) for a, w in zip(angles, weights, strict=True)
+    )
+    half, seen, lean = sum(weights) / 2, 0, 0.0
+    for angle, weight in level:
+        seen += weight
+        if seen >= half:
+            lean = angle
+            break
+    total = tilt + (lean if abs(lean) < 0.2 else 0.0)
+    cos, sin = math.cos(-total), math.sin(-total)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    upright = [line.quad @ turn for line in found.lines]
+    heights = [float(np.linalg.norm(q[3] - q[0])) for q in upright]
+    usual = statistics.median(heights)
+    runs, rects = [], {}
+    for line, quad, height in zip(found.lines, upright, heights, strict=True):
+        same = usual if 0.72 < height / usual < 1.38 else height
+        middle = float(quad[:, 1].mean())
+        size = 0.75 * same
+        run = Run(
+            line.text,
+            float(quad[:, 0].min()),
+            middle - same / 2,
+            float(quad[:, 0].max()),
+            middle + same / 2,
+            middle + 0.3 * size,
+            size,
+            False,
+            False,
+        )
+        runs.append(run)
+        rects[id(run)] = line.rect
+    return runs, rects
+
+
+def _place(
+    lines: Sequence[Line],
+    rects: dict[int, tuple[float, float, float, float]],
+    found: Recognized,
+    page: int | None,
+    region: Box,
+    heading: tuple[str, ...],
+    *,
+    table: int | None = None,
+    row: int | None = None,
+) -> Place:
+    boxes = [rects[id(run)] for line in lines for run in line.runs]
+
+    def across(pixels: float) -> float:
+        part = min(max(pixels / found.width, 0.0), 1.0)
+        return round(region.left + part * (region.right - region.left), 5)
+
+    def down(pixels: float) -> float:
+        part = min(max(pixels / found.height, 0.0), 1.0)
+        return round(region.top + part * (region.bottom - region.top), 5)
+
+    box = Box(
+        across(min(b[0] for b in boxes)),
+        down(min(b[1] for b in boxes)),
+        across(max(b[2] for b in boxes)),
+        down(max(b[3] for b in boxes)),
+    )
+    return Place(page=page, part="ocr", boxes=(box,), heading=heading, table=table, row=row)
