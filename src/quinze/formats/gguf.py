@@ -279,7 +279,7 @@ def _value(value: Any) -> bytes:
         value = (
             np.uint32(value) if 0 <= value < 2**32 else np.uint64(value) if value >= 0 else np.int64(value)
         )
-    elif isinstance(value, float):
+    elif isinstance(value, float) and not isinstance(value, np.floating):
         value = np.float32(value)
     array = np.ascontiguousarray(value)
     number = _DTYPES.get(array.dtype.newbyteorder("<"))
