@@ -28,7 +28,7 @@ def chart_blocks(root: Element, place: Place) -> Iterator[Block]:
     for each in series:
         categories = _points(_either(each, "cat", "xVal")) or categories
     rows = sorted({*categories, *(index for column in columns for index in column)})[:MOST_POINTS]
-    header = (text if text and len(series) == 1 and text != names[0] else "", *names)
+    header = ("", *names)
     if rows:
         yield row_block(header, (), msgspec.structs.replace(place, row=1))
     for number, index in enumerate(rows, start=2):

@@ -22,7 +22,6 @@ _WINGDINGS = {
     0xFE: "☒", 0xFD: "☒", 0xA8: "☐", 0x6F: "☐", 0x72: "☐", 0xFC: "✓", 0xFB: "✗", 0x52: "☑", 0xE0: "→",
     0xDF: "←",
 }  # fmt: skip
-# What Office adds to a description that its own model wrote.
 _MACHINE = re.compile(
     r"(description automatically generated( with .*)?|AI-generated content may be incorrect\.?)\s*$"
 )
@@ -175,7 +174,7 @@ class _Reading:
 
     def _picture(self, element: Element) -> None:
         for name in ("descr", "title"):
-            text = _MACHINE.sub("", element.get(name) or "").strip()
+            text = description_of(element.get(name) or "")
             if text and text not in self.found.pictures:
                 self.found.pictures.append(text)
                 return
@@ -183,6 +182,11 @@ class _Reading:
     def _drawn(self, element: Element) -> None:
         if text := own_text(element):
             self.pieces.append(f"{text} ")
+
+
+def description_of(description: str) -> str:
+    """A picture's description without what Office adds to those that its own model wrote."""
+    return _MACHINE.sub("", description).strip()
 
 
 def _holds_something(element: Element) -> bool:
