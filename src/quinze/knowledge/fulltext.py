@@ -1,0 +1,186 @@
+"""Words for BM25: what of a text is indexed, and what of a question is looked up.
+
+SQLite's own tokenizers take a Chinese sentence for one word. So the tokens are made here, alike for passages
+and for questions, and handed to FTS5 separated by spaces:
+
+    中文检索      中 中文 文 文检 检 检索 索      characters and pairs; a question looks up pairs
+    proving       prove                          English, stemmed; café = cafe, ＡＢＣ = abc, 資料 = 资料
+    parseArgs     parsearg pars arg              identifiers whole and in parts; max_tokens and GPT4 too
+    1,234.50      1234.50 1234.5                 numbers as written, and without what does not change them
+
+Knows nothing of SQLite but the characters that its `ascii` tokenizer takes for a word (see TOKEN_CHARACTERS).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+import msgspec
+import snowballstemmer
+
+from quinze.embeddings.folding import CJK, normalize, strip_accents
+from quinze.embeddings.function_words import (
+    CONTENT_PAIRS,
+    FUNCTION_CHARACTERS,
+    FUNCTION_WORDS,
+    QUESTION_PHRASES,
+)
+
+TOKEN_CHARACTERS = "_.+#"
+"""Beside ASCII letters, digits and everything outside ASCII."""
+
+_PIECE = re.compile(
+    rf"(?P<cjk>[{CJK}]+)"
+    r"|(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d|[A-Za-z_])|\d+(?:\.\d+)*(?!\d|[A-Za-z_]))"
+    r"|(?P<sign>[A-Za-z](?:\+\+|#)(?!\w))"
+    rf"|(?P<word>[^\W{CJK}]+(?:['’][a-zA-Z]{{1,2}}(?!\w))?)"
+)
+_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W_A-Za-z\d]+")
+_POSSESSIVE = re.compile(r"['’]\w+$")
+
+QUESTION = re.compile("|".join(sorted(QUESTION_PHRASES, key=len, reverse=True)))
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A question as it is looked up."""
+
+    terms: tuple[str, ...]
+    """Tokens, each once, in the question's order."""
+    runs: tuple[tuple[str, ...], ...]
+    """For the coverage of a passage: each word, with the terms any of which covers it. A Chinese character is
+    covered by either pair that it stands in, for pairs across two words are no word."""
+    ignored: tuple[str, ...]
+    """Words that were left out because they say nothing of what is asked."""
+    numbers: frozenset[str]
+    """Those of `terms` that are numbers."""
+
+
+class Analyzer:
+    """Texts -> tokens. Holds the stems it has met; give one to a knowledge base and keep it."""
+
+    MOST_STEMS = 100_000
+
+    def __init__(self) -> None:
+        self._stemmer = snowballstemmer.stemmer("english")
+        self._stems: dict[str, str] = {}
+
+    def tokens(self, text: str) -> list[str]:
+        """Every token of a text, in order, repeated as often as it stands there.
+
+        >>> Analyzer().tokens("parseArgs 中文字")
+        ['parsearg', 'pars', 'arg', '中', '中文', '文', '文字', '字']
+        """
+        out: list[str] = []
+        for kind, piece in _pieces(text):
+            if kind == "cjk":
+                out.append(piece[0])
+                for left, right in itertools.pairwise(piece):
+                    out += (left + right, right)
+            elif kind == "word":
+                out += self._word(piece)
+            else:
+                out += _number(piece) if kind == "number" else [piece.lower()]
+        return out
+
+    def query(self, text: str) -> Query:
+        """What of a question to look up. If nothing else is left, its function words are looked up after
+        all."""
+        terms: dict[str, None] = {}
+        weak: dict[str, None] = {}
+        runs: list[tuple[str, ...]] = []
+        numbers: set[str] = set()
+        for kind, piece in _pieces(text):
+            if kind == "cjk":
+                self._cjk_query(piece, terms, weak, runs)
+                continue
+            tokens = (
+                self._word(piece)
+                if kind == "word"
+                else _number(piece)
+                if kind == "number"
+                else [piece.lower()]
+            )
+            if kind == "word" and _POSSESSIVE.sub("", piece.lower()) in FUNCTION_WORDS:
+                weak.update(dict.fromkeys(tokens[:1]))
+                continue
+            if kind == "number":
+                numbers.update(tokens)
+            terms.update(dict.fromkeys(tokens))
+            # Of an identifier each part counts for itself, and the whole for every part.
+            runs += (
+                [(part, tokens[0]) for part in tokens[1:]]
+                if kind == "word" and tokens[1:]
+                else [tuple(tokens)]
+            )
+        if not terms:
+            return Query(tuple(weak), tuple((term,) for term in weak), (), frozenset())
+        return Query(tuple(terms), tuple(dict.fromkeys(runs)), tuple(weak), frozenset(numbers))
+
+    def _cjk_query(
+        self, piece: str, terms: dict[str, None], weak: dict[str, None], runs: list[tuple[str, ...]]
+    ) -> None:
+        weak.update(dict.fromkeys(QUESTION.findall(piece)))
+        for run in QUESTION.sub(" ", piece).split():
+            pairs = [run[i : i + 2] for i in range(len(run) - 1)]
+            content = [_is_content(pair) for pair in pairs]
+            for i, character in enumerate(run):
+                near = [pairs[j] for j in (i - 1, i) if 0 <= j < len(pairs) and content[j]]
+                if near:
+                    runs.append(tuple(near))
+                elif character not in FUNCTION_CHARACTERS:
+                    near = [character]
+                    runs.append((character,))
+                else:
+                    weak[character] = None
+                terms.update(dict.fromkeys(near))
+
+    def _word(self, word: str) -> list[str]:
+        word = _POSSESSIVE.sub("", word)
+        parts = _PARTS.findall(word) if not word.isalpha() or not (word.islower() or word.istitle()) else []
+        whole = strip_accents(word.lower()).strip("_")
+        if not whole:
+            return []
+        tokens = [self._stem(whole)]
+        if len(parts) > 1:
+            tokens += [self._stem(strip_accents(part.lower())) for part in parts]
+        return tokens
+
+    def _stem(self, word: str) -> str:
+        if len(word) < 3 or not word.isascii() or not word.isalpha():
+            return word
+        stem = self._stems.get(word)
+        if stem is None:
+            if len(self._stems) >= self.MOST_STEMS:
+                self._stems.clear()
+            stem = self._stems[word] = self._stemmer.stemWord(word)
+        return stem
+
+
+def match_expression(terms: tuple[str, ...]) -> str:
+    """Any of these terms, in FTS5's language; each is quoted, so that nothing in it can be an operator.
+
+    >>> match_expression(("bread", "near"))
+    '"bread" OR "near"'
+    """
+    return " OR ".join('"' + term.replace('"', '""') + '"' for term in terms)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str]]:
+    for found in _PIECE.finditer(normalize(text)):
+        assert found.lastgroup is not None
+        yield found.lastgroup, found.group()
+
+
+def _is_content(pair: str) -> bool:
+    return pair in CONTENT_PAIRS or not (pair[0] in FUNCTION_CHARACTERS or pair[1] in FUNCTION_CHARACTERS)
+
+
+def _number(written: str) -> list[str]:
+    whole = written.replace(",", "")
+    short = whole.lstrip("0") or "0"
+    if short.count(".") == 1:
+        short = short.rstrip("0").rstrip(".")
+    short = "0" + short if short.startswith(".") else short or "0"
+    return [whole] if short == whole else [whole, short]
