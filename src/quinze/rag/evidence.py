@@ -1,0 +1,246 @@
+"""Evidence: how much of what a question asks stands in one sentence, table row or definition.
+
+Given a question and the hits of a search; weighs the question's words by their rarity among those hits. A
+word in the unit itself counts whole, one in the column's name nearly so, one in the heading above or the
+sentences around less. Knows nothing of answers or models.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quinze.knowledge.document import Block, BlockKind
+from quinze.knowledge.fulltext import Analyzer
+from quinze.knowledge.sentences import sentence_spans
+from quinze.rag.words import Question, Word, is_han, is_number, language_of
+
+if TYPE_CHECKING:
+    from quinze.knowledge.results import Hit
+
+OWN, COLUMN, LEAD, AROUND, ABOVE = 1.0, 0.95, 0.75, 0.6, 0.6
+"""What a word of the question is worth, by where it stands."""
+SIMILAR, SCATTERED = 0.7, 0.3
+"""... when only its beginning agrees ("apply", "application"), or only the Chinese character stands there."""
+LONG_SENTENCE = 300
+"""A longer one is taken apart at its line breaks: OCR and lists often have no full stops."""
+UNSEEN = 9
+"""Passages assumed beyond the hits, without the word: what makes rarity mild where there are few hits."""
+HEAD_LINES = 12
+"""The lines of a definition in which a word counts whole: signature and docstring."""
+
+_DATE = re.compile(
+    r"\b(?:1[5-9]|20)\d\d\b|\d{1,2}:\d\d|\d\s*[年月日号点]|\d{1,2}[/.-]\d{1,2}[/.-]\d|[一二三四五六七八九十]月|星期|"
+    r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december|"
+    r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|century)\b",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(
+    r"\b[A-Z][\w.'-]*\s+(?:[A-Z]\.?\s+)?[A-Z][a-z]+|[\u4e00-\u9fff]{2,4}(?:先生|女士|教授|博士|老师|医生)"
+)
+_BECAUSE = re.compile(
+    r"\b(?:because|since|due to|therefore|thus|so that|reason)\b|因为|由于|因此|所以|以便|原因|为了",
+    re.IGNORECASE,
+)
+_HAN_NUMBER = re.compile(r"[一二两三四五六七八九十百千万亿]+[个名位条项种次页人元年天月岁台张家层倍]")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One thing that may be quoted: `hit.blocks[block].text[start:end]`."""
+
+    hit: Hit
+    block: int
+    start: int
+    end: int
+    coverage: float
+    """Share of the question that it holds, by weight: 0..1. Decides whether anything answers at all."""
+    score: float
+    """Coverage, and how well it fits the sort of answer wanted: what units are ranked by."""
+
+    @property
+    def source(self) -> Block:
+        return self.hit.blocks[self.block]
+
+
+class Evidence:
+    """Weighs units of text against one question."""
+
+    def __init__(self, question: Question, hits: Sequence[Hit], analyzer: Analyzer) -> None:
+        self._question = question
+        self._hits = hits
+        self._analyzer = analyzer
+        held = [self._terms(f"{hit.text}\n{hit.title}\n{' '.join(hit.place.heading)}") for hit in hits]
+        self._weights = [
+            (word, word.weight * _rarity(sum(not terms.isdisjoint(word.terms) for terms in held), len(held)))
+            for word in question.words
+        ]
+
+    def units(self) -> list[Unit]:
+        """Every sentence, row and definition of the hits that holds any of the question, the best first."""
+        seen: set[tuple[int, int, str]] = set()
+        found: list[Unit] = []
+        for rank, hit in enumerate(self._hits):
+            for index, block in enumerate(hit.blocks):
+                key = (hit.document_id, hit.first_block + index, block.text)
+                if key not in seen and block.text.strip():
+                    seen.add(key)
+                    found += self._units_of(hit, rank, index)
+        return sorted(found, key=lambda unit: -unit.score)
+
+    def _units_of(self, hit: Hit, rank: int, index: int) -> Iterator[Unit]:
+        block = hit.blocks[index]
+        lead = self._lead(hit.blocks, index)
+        place = block.place
+        above = self._terms(
+            " ".join((*place.heading, hit.title, hit.document, place.sheet or "", place.chapter or ""))
+        )
+        spans = spans_of(block)
+        whole = self._terms(block.text)
+        for start, end in spans:
+            text = block.text[start:end]
+            tokens = self._analyzer.tokens(text)
+            own = set(tokens)
+            places = [(OWN, own), (LEAD, lead), (AROUND, whole), (ABOVE, above)]
+            if block.kind is BlockKind.TABLE_ROW:
+                places.append((COLUMN, self._terms(filled_columns(block))))
+            elif block.kind is BlockKind.CODE:
+                head = "\n".join(text.split("\n")[:HEAD_LINES]) + " " + (place.symbol or "")
+                places[0] = (SIMILAR, own)
+                places.append((OWN, self._terms(head)))
+            coverage = self._coverage(places, foreign=language_of(hit.text) != self._question.language)
+            if coverage:
+                score = coverage * self._fit(block, text, tokens) + 0.1 / (rank + 2)
+                yield Unit(hit, index, start, end, coverage, score)
+
+    def _terms(self, text: str) -> set[str]:
+        return set(self._analyzer.tokens(text))
+
+    def _coverage(self, places: Sequence[tuple[float, set[str]]], *, foreign: bool) -> float:
+        """Share of the question's weight found in `places`: sets of terms with what a find there is worth.
+
+        In a text of the other language only names and numbers can be found, so only they are asked for.
+        """
+        weights = [
+            (word, weight) for word, weight in self._weights if not (foreign and is_han(word.terms[0]))
+        ]
+        total = sum(weight for _, weight in weights)
+        if not total:
+            return 0.0
+        return sum(weight * found(word, places) for word, weight in weights) / total
+
+    def _fit(self, block: Block, text: str, tokens: Sequence[str]) -> float:
+        """More than 1 if the text is of the sort that the question wants, less if it can hardly answer."""
+        fit = 1.0 + 0.1 * self._closeness(tokens)
+        kinds = self._question.kinds
+        new_number = any(is_number(term) and term not in self._question.terms for term in tokens)
+        if "number" in kinds and (new_number or _HAN_NUMBER.search(text)):
+            fit += 0.12
+        if "date" in kinds and _DATE.search(text):
+            fit += 0.15
+        if "person" in kinds and _NAMED.search(text):
+            fit += 0.08
+        if "reason" in kinds and _BECAUSE.search(text):
+            fit += 0.1
+        if block.kind is BlockKind.CODE:
+            fit += 0.1 if "code" in kinds else -0.1
+        if block.kind is BlockKind.TABLE_ROW:
+            fit += self._row_fit(block)
+        if block.kind is BlockKind.HEADING:
+            fit *= 0.7
+        if text.rstrip().endswith(("?", "？")):
+            fit *= 0.75
+        return fit
+
+    def _row_fit(self, block: Block) -> float:
+        """A row answers by its label and its column together; the row of column names answers nothing."""
+        if block.cells == block.header:
+            return -0.5
+        asked = self._question.terms
+        labels = [not asked.isdisjoint(self._analyzer.tokens(cell)) for cell in block.cells]
+        columns = [
+            bool(cell) and not asked.isdisjoint(self._analyzer.tokens(name))
+            for name, cell in zip(block.header, block.cells, strict=False)
+        ]
+        crossed = any(
+            label and column and here != there
+            for here, label in enumerate(labels)
+            for there, column in enumerate(columns)
+        )
+        return 0.2 if crossed else 0.0
+
+    def _closeness(self, tokens: Sequence[str]) -> float:
+        """1 if the question's words stand together in the text, towards 0 if they are scattered over it."""
+        places = [at for at, token in enumerate(tokens) if token in self._question.terms]
+        if len(places) < 2:
+            return 0.0
+        gaps = sorted(later - earlier for earlier, later in itertools.pairwise(places))
+        return 1.0 / (1.0 + gaps[len(gaps) // 2] / 5)
+
+    def _lead(self, blocks: Sequence[Block], index: int) -> set[str]:
+        """The terms of the block that introduces this one: a question, a line with a colon, a caption."""
+        row = blocks[index].kind is BlockKind.TABLE_ROW
+        for block in reversed(blocks[:index]):
+            if row and block.kind is BlockKind.TABLE_ROW:
+                continue
+            introduces = block.text.rstrip().endswith(("?", "？", ":", "："))
+            return self._terms(block.text) if row or introduces or block.kind is BlockKind.HEADING else set()
+        return set()
+
+
+def spans_of(block: Block) -> list[tuple[int, int]]:
+    """(start, end) of the units of a block: its sentences; rows and definitions are not taken apart."""
+    if block.kind in (BlockKind.TABLE_ROW, BlockKind.CODE):
+        return [(0, len(block.text))]
+    spans: list[tuple[int, int]] = []
+    for start, end in sentence_spans(block.text):
+        if end - start <= LONG_SENTENCE:
+            spans.append((start, end))
+            continue
+        at = start
+        for line in block.text[start:end].splitlines(keepends=True):
+            spans.append((at, at + len(line)))
+            at += len(line)
+    return [_stripped(block.text, start, end) for start, end in spans if block.text[start:end].strip()]
+
+
+def found(word: Word, places: Sequence[tuple[float, set[str]]]) -> float:
+    """What the best find of a word in `places` is worth."""
+    return max((worth * agreement(word, terms) for worth, terms in places if terms), default=0.0)
+
+
+def agreement(word: Word, terms: set[str]) -> float:
+    """1 if the word is among the terms, less if only something like it is."""
+    if not terms.isdisjoint(word.terms):
+        return 1.0
+    first = word.terms[0]
+    if is_han(first):
+        common = set(first).intersection(*word.terms)
+        return SCATTERED if common and common <= terms else 0.0
+    if len(first) >= 4 and not is_number(first):
+        stump = first[: max(4, len(first) - 3)]
+        if any(term.startswith(stump) or (len(term) >= 4 and first.startswith(term)) for term in terms):
+            return SIMILAR
+    return 0.0
+
+
+def filled_columns(block: Block) -> str:
+    """The names of those columns in which a row has something."""
+    named = zip(block.header, block.cells, strict=False)
+    return " ".join(name for name, cell in named if cell.strip() and name != cell)
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    left = start + len(piece) - len(piece.lstrip())
+    return left, left + len(piece.strip())
+
+
+def _rarity(holders: int, total: int) -> float:
+    """Towards 0.3 for a word that every hit of many has, 1 for one that none has."""
+    all_passages = total + UNSEEN
+    return 0.3 + 0.7 * math.log(all_passages / (holders + 1)) / math.log(all_passages)

@@ -1,0 +1,157 @@
+"""Quoting: the sentences, rows and definitions that answer best, word for word, each with its own place.
+
+Given a question and the weighed units of a search; returns quotes, or none when nothing supports an answer.
+No model is needed and no text is made up: every quote is a stretch of the document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from quinze.knowledge.document import Block, BlockKind, Place
+from quinze.knowledge.fulltext import Analyzer
+from quinze.knowledge.sentences import estimate_tokens, sentence_spans
+from quinze.rag.evidence import Unit
+from quinze.rag.words import Question
+
+if TYPE_CHECKING:
+    from quinze.knowledge.results import Hit
+
+ENOUGH = 0.5
+"""Share of the question (by weight) that a unit must hold to be quoted at all; measured on tests/exam."""
+CLOSE, CLOSE_BESIDE = 0.6, 0.75
+"""A further quote scores this share of the best one at least: from another document, from the same one."""
+SHORT_BLOCK = 25
+"""A paragraph of at most so many tokens is quoted whole."""
+LONG_QUOTE = 500
+CODE_LINES = 16
+
+_BACKWARD = re.compile(
+    r"(?:It|He|She|They|This|These|Those|That|Its|His|Her|Their|Such|However|Therefore|Thus|Hence|Then|But|And|Also)\b|[它他她这此该其那]|"
+    r"因此|所以|但|然而|而且|同时|另外"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    hit: Hit
+    block: int
+    """Ordinal of its block in the document."""
+    text: str
+    """Verbatim."""
+    shown: str
+    """The same as an answer shows it: a row with the names of its columns, code fenced."""
+    place: Place
+    score: float
+
+
+def quote(question: Question, units: Sequence[Unit], analyzer: Analyzer, limit: int = 4) -> list[Quote]:
+    """At most `limit` quotes of the units (best first); empty when none holds enough of the question."""
+    units = [unit for unit in units if unit.coverage >= ENOUGH]
+    chosen: list[Unit] = []
+    quotes: list[Quote] = []
+    for unit in units:
+        if len(chosen) == limit:
+            break
+        beside = any(unit.hit.document_id == other.hit.document_id for other in chosen)
+        if chosen and unit.score < chosen[0].score * (CLOSE_BESIDE if beside else CLOSE):
+            continue
+        made = make_quote(unit, question, analyzer)
+        if not any(_repeats(made, other) for other in quotes):
+            chosen.append(unit)
+            quotes.append(made)
+    return quotes
+
+
+def make_quote(unit: Unit, question: Question, analyzer: Analyzer) -> Quote:
+    """The unit as it is quoted: widened to what is needed to understand it, or cut to what answers."""
+    block = unit.source
+    start, end = unit.start, unit.end
+    if block.kind is BlockKind.CODE:
+        start, end = code_excerpt(block, question, analyzer)
+    elif block.kind is not BlockKind.TABLE_ROW:
+        start, end = _readable(block.text, start, end)
+    text = block.text[start:end]
+    return Quote(
+        hit=unit.hit,
+        block=unit.hit.first_block + unit.block,
+        text=text,
+        shown=show(block, text),
+        place=narrow(block, start, end),
+        score=min(1.0, unit.score),
+    )
+
+
+def show(block: Block, text: str) -> str:
+    """The stretch as an answer shows it: a row with the names of its columns, code fenced."""
+    if block.kind is BlockKind.CODE:
+        return f"```\n{text}\n```"
+    if block.kind is BlockKind.TABLE_ROW and block.cells:
+        named = [
+            f"{block.header[at]}: {cell}"
+            if at < len(block.header) and block.header[at] not in ("", cell)
+            else cell
+            for at, cell in enumerate(block.cells)
+            if cell.strip()
+        ]
+        return "; ".join(" ".join(part.split()) for part in named)
+    return " ".join(text.split())
+
+
+def narrow(block: Block, start: int, end: int) -> Place:
+    """The place of a stretch of a block: its own lines, and its own boxes where every line has one."""
+    place = block.place
+    before = block.text.count("\n", 0, start)
+    through = block.text.count("\n", 0, end)
+    lines = block.text.count("\n") + 1
+    if place.lines and place.lines[1] - place.lines[0] + 1 == lines:
+        first = place.lines[0]
+        place = msgspec.structs.replace(place, lines=(first + before, first + through))
+    if len(place.boxes) == lines > 1:
+        place = msgspec.structs.replace(place, boxes=place.boxes[before : through + 1])
+    return place
+
+
+def code_excerpt(block: Block, question: Question, analyzer: Analyzer) -> tuple[int, int]:
+    """A definition's beginning, or, if the words asked for come later in it, the lines around them."""
+    lines = block.text.split("\n")
+    if len(lines) <= CODE_LINES:
+        return 0, len(block.text)
+    asked = question.terms.difference(analyzer.tokens(block.place.symbol or ""))
+    held = [asked.intersection(analyzer.tokens(line)) for line in lines]
+    windows = range(len(lines) - CODE_LINES + 1)
+    best = max(windows, key=lambda at: (len(set().union(*held[at : at + CODE_LINES])), at == 0))
+    start = sum(len(line) + 1 for line in lines[:best])
+    return start, start + len("\n".join(lines[best : best + CODE_LINES]))
+
+
+def _readable(text: str, start: int, end: int) -> tuple[int, int]:
+    """A short paragraph whole; else the sentence, with the one before if it points back; never too long."""
+    if estimate_tokens(text) <= SHORT_BLOCK:
+        stripped = text.strip()
+        start = text.index(stripped)
+        return start, start + len(stripped)
+    spans = sentence_spans(text)
+    at = next((i for i, span in enumerate(spans) if span[0] == start), 0)
+    if (
+        at
+        and (_BACKWARD.match(text[start:end]) or estimate_tokens(text[start:end]) < 6)
+        and end - spans[at - 1][0] <= LONG_QUOTE
+    ):
+        start = spans[at - 1][0]
+    if end - start > LONG_QUOTE * 2:
+        cut = text.rfind(" ", start, start + LONG_QUOTE * 2)
+        end = cut if cut > start else start + LONG_QUOTE * 2
+    return start, end
+
+
+def _repeats(one: Quote, other: Quote) -> bool:
+    """Whether one says nothing that the other doesn't, at the same place."""
+    if one.hit.document_id != other.hit.document_id:
+        return False
+    return one.block == other.block and (one.text in other.text or other.text in one.text)

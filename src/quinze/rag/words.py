@@ -1,0 +1,121 @@
+"""Words: what a question asks for, in which language, and what sort of answer it wants.
+
+Given strings; the tokens are those of the full-text index (knowledge/fulltext.py), so that what was found
+by a word is also recognised by it. Knows nothing of documents or models.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from quinze.knowledge.fulltext import Analyzer
+
+Language = Literal["en", "zh"]
+Kind = Literal["number", "date", "person", "reason", "code"]
+
+_ASKING_EN = """accord call class contain describ document file find function given happen list mani mean
+mention method much name number page pleas refer say show state tell text use"""
+_ASKING_ZH = "什么 哪里 文中 文档 文件 提到 叫做 名称 名字 根据 关于 介绍 说明 一下 函数 方法"
+ASKING = frozenset(f"{_ASKING_EN} {_ASKING_ZH}".split())
+"""Stems with which people ask, and which answers seldom repeat: they count little."""
+ASKING_HAN = frozenset(
+    [
+        "什么",
+        "哪里",
+        "文中",
+        "文档",
+        "文件",
+        "提到",
+        "叫做",
+        "名称",
+        "名字",
+        "根据",
+        "关于",
+        "介绍",
+        "请问",
+        "说明",
+        "一下",
+        "写道",
+        "记载",
+    ]
+)
+LITTLE = 0.25
+
+_KINDS: dict[Kind, tuple[str, str]] = {
+    "number": (
+        r"\bhow (?:many|much|large|big|long|old|tall|high|far|fast|often)\b|\bnumber of\b|"
+        r"\b(?:price|cost|total|amount|rate|score|percent|percentage|share|size)\b",
+        r"多少|几[个种次页人条项天年月位岁类张家台层]|多[大高长远重久快宽深]|[价金数总][格额量]|单价|比例|电话|号码",
+    ),
+    "date": (
+        r"\bwhen\b|\b(?:what|which) (?:year|date|day|month|time)\b",
+        r"什么时候|什么时间|何时|哪一?[年天月日]|几[号点月日年]|日期|时间",
+    ),
+    "person": (r"\bwho(?:se|m)?\b|\bauthors?\b", r"谁|何人|哪位|作者|姓名|负责人|联系人"),
+    "reason": (r"\bwhy\b|\breasons?\b", r"为什么|为何|原因"),
+    "code": (
+        r"\b(?:function|method|class|def|parameters?|arguments?|code|module)\b",
+        r"函数|方法|类|参数|代码|模块",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word that a question is about."""
+
+    terms: tuple[str, ...]
+    """Any of these tokens in a text is the word: a Chinese character is found by either of its pairs."""
+    weight: float
+    """Before its rarity is considered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question taken apart."""
+
+    text: str
+    language: Language
+    words: tuple[Word, ...]
+    kinds: frozenset[Kind]
+    terms: frozenset[str]
+    """Every term of its words."""
+
+
+def read_question(text: str, analyzer: Analyzer) -> Question:
+    """
+    >>> [word.terms for word in read_question("How old is the bridge?", Analyzer()).words]
+    [('old',), ('bridg',)]
+    """
+    query = analyzer.query(text)
+    words = tuple(Word(run, _weight(run)) for run in query.runs)
+    kinds: set[Kind] = {
+        kind for kind, (en, zh) in _KINDS.items() if re.search(en, text, re.IGNORECASE) or re.search(zh, text)
+    }
+    terms = frozenset(term for word in words for term in word.terms)
+    return Question(text, language_of(text), words, frozenset(kinds), terms)
+
+
+def language_of(text: str) -> Language:
+    """Chinese if a fifth of the letters are, else English: the two languages that answers are worded in."""
+    han = sum(1 for character in text if is_han(character))
+    letters = sum(1 for character in text if character.isalpha())
+    return "zh" if han and han * 5 >= letters else "en"
+
+
+def is_han(term: str) -> bool:
+    return "\u3400" <= term[0] <= "\u9fff"
+
+
+def is_number(term: str) -> bool:
+    return term[0].isdigit()
+
+
+def _weight(run: tuple[str, ...]) -> float:
+    if all(term in ASKING for term in run):
+        return LITTLE
+    if len(run) == 1 and len(run[0]) == 1 and not run[0].isdigit():
+        return LITTLE
+    return 1.0
