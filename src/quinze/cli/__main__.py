@@ -1,0 +1,5 @@
+"""`python -m quinze.cli` is `quinze`."""
+
+from quinze.cli.main import main
+
+main()
