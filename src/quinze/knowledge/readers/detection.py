@@ -118,8 +118,9 @@ def _by_content(path: Path, name: str, head: bytes, promised: str) -> str:
             return kind
     if head[:2] == b"BM" and len(head) > 26 and head[6:10] == b"\0\0\0\0":
         return "image"
-    # An MPEG frame: eleven set bits, then a layer and a bit rate that exist.
-    if head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4, 0xE6) and b"\x00" in head[:200]:
+    # An MPEG frame: eleven set bits, then a layer that exists. A mark of UTF-16 looks alike.
+    is_frame = head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4, 0xE6)
+    if is_frame and not charset.looks_like_text(head):
         return "audio"
     return ""
 

@@ -38,7 +38,7 @@ def language_of(blocks: Sequence[Block]) -> str:
         return ""
     counts = {language: len(script.findall(text)) for language, script in _SCRIPTS.items()}
     # A Chinese character says about as much as two and a half letters.
-    if counts["ja"] * 10 > counts["zh"] + counts["ja"] and counts["ja"] * 5 > letters:
+    if counts["ja"] * 10 > counts["zh"] + counts["ja"]:
         return "ja"
     if counts["ko"] * 4 > letters:
         return "ko"

@@ -35,6 +35,7 @@ _FAMILIES = (
     (b"presentationml/main", b"http://schemas.openxmlformats.org/presentationml/2006/main"),
     (b"drawingml/", b"http://schemas.openxmlformats.org/drawingml/2006/"),
 )
+_MARKUP = (".xml", ".bin", ".rels", ".vml")
 _ENTITY = re.compile(rb"<!ENTITY\s")
 _RELATIONSHIP = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
 
@@ -59,6 +60,19 @@ class Package:
 
     def __contains__(self, part: str) -> bool:
         return part.lstrip("/").lower() in self._names
+
+    def check_sizes(self) -> None:
+        """Refuse a package that would unpack beyond all limits, for a parser that unpacks it by itself."""
+        most = PARTS_IN_ALL * self._report.limits.part_bytes
+        for info in self._zip.infolist():
+            if info.flag_bits & 1:
+                raise encrypted(self._report.name)
+        size = sum(info.file_size for info in self._zip.infolist() if info.filename.lower().endswith(_MARKUP))
+        if size > most:
+            raise ReaderLimitError(
+                f"{self._report.name} unpacks to {size / 1e6:,.0f} MB, more than the {most / 1e6:,.0f} MB that are read.",
+                hint="Split it, or export the sheets that matter as CSV.",
+            )
 
     def names(self) -> Iterator[str]:
         yield from self._zip.namelist()
