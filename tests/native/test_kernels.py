@@ -1,0 +1,295 @@
+"""Each kernel, scalar and AVX2, against others' arithmetic: numpy's, and the gguf package's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from quinze import native
+
+F32, F16, BF16, Q8_0, Q4_0 = range(5)
+GGML = {
+    F32: gguf.GGMLQuantizationType.F32,
+    F16: gguf.GGMLQuantizationType.F16,
+    BF16: gguf.GGMLQuantizationType.BF16,
+    Q8_0: gguf.GGMLQuantizationType.Q8_0,
+    Q4_0: gguf.GGMLQuantizationType.Q4_0,
+}
+TYPES = pytest.mark.parametrize(
+    "kind", [F32, F16, BF16, Q8_0, Q4_0], ids=["f32", "f16", "bf16", "q8_0", "q4_0"]
+)
+KERNELS = pytest.mark.parametrize("name", ["scalar", "avx2"])
+ANY_COLS = [(1, 32), (5, 64), (16, 96), (17, 160), (40, 544), (33, 1056)]
+ODD_COLS = [(3, 1), (7, 9), (18, 43), (2, 300)]
+
+Make = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Make:
+    """`kernels("avx2")`, or a skip where the CPU has none."""
+
+    def find(name: str) -> Any:
+        if name == "avx2" and not native.cpu_has_avx2():
+            pytest.skip("this CPU has no AVX2")
+        return native.kernels(name)
+
+    return find
+
+
+def encode(weights: np.ndarray, kind: int) -> np.ndarray:
+    """Weights in a file's own bytes, by the gguf package."""
+    return np.frombuffer(gguf.quantize(weights, GGML[kind]).tobytes(), np.uint8)
+
+
+def decode(data: np.ndarray, kind: int, shape: tuple[int, int]) -> np.ndarray:
+    """What those bytes mean, by the gguf package."""
+    return np.asarray(gguf.dequantize(data.reshape(shape[0], -1), GGML[kind])).view(np.float32).reshape(shape)
+
+
+def shapes(kind: int) -> list[tuple[int, int]]:
+    return ANY_COLS if kind in (Q8_0, Q4_0) else ANY_COLS + ODD_COLS
+
+
+@KERNELS
+@TYPES
+def test_dequantized_rows_are_those_of_the_gguf_package(
+    kernels: Make, name: str, kind: int, rng: np.random.Generator
+) -> None:
+    k = kernels(name)
+    for _, cols in shapes(kind):
+        data = encode(rng.standard_normal((1, cols), dtype=np.float32), kind)
+        np.testing.assert_array_equal(k.dequantize(kind, data, cols), decode(data, kind, (1, cols))[0])
+
+
+@KERNELS
+def test_every_float16_is_read_exactly(kernels: Make, name: str) -> None:
+    halves = np.arange(65536, dtype=np.uint16)
+    read = kernels(name).dequantize(F16, halves.view(np.uint8), halves.size)
+    np.testing.assert_array_equal(read, halves.view(np.float16).astype(np.float32))
+
+
+@KERNELS
+def test_float16_is_written_to_nearest_even(kernels: Make, name: str, rng: np.random.Generator) -> None:
+    bits = rng.integers(0, 2**32, 100_003, dtype=np.uint32)
+    x = np.concatenate([bits.view(np.float32), np.float32([0, -0.0, 1, 65504, 65519.9, 65520, 6e-8, 2.9e-8])])
+    x = x[~np.isnan(x)]
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16)
+    np.testing.assert_array_equal(kernels(name).store_f16(x).view(np.float16), expected)
+
+
+def reconstructed(k: Any, x: np.ndarray, kind: int) -> np.ndarray:
+    """The activations as the product of this kind reads them."""
+    if kind not in (Q8_0, Q4_0):
+        return x.astype(np.float64)
+    q8, _, scale, _ = k.quantize(x)
+    return (q8.reshape(-1, 32) * scale[:, None].astype(np.float64)).reshape(-1)
+
+
+def product_tolerance(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Rounding of a float32 sum: some units in the last place of the sum of magnitudes."""
+    return 1e-6 * (np.abs(weights.astype(np.float64)) @ np.abs(x.astype(np.float64))) + 1e-30
+
+
+@KERNELS
+@TYPES
+def test_gemv_is_the_product_of_dequantized_weights(
+    kernels: Make, name: str, kind: int, rng: np.random.Generator
+) -> None:
+    k = kernels(name)
+    for rows, cols in shapes(kind):
+        data = encode(rng.standard_normal((rows, cols), dtype=np.float32), kind)
+        weights = decode(data, kind, (rows, cols))
+        x = rng.standard_normal(cols, dtype=np.float32)
+        read = reconstructed(k, x, kind)
+        error = np.abs(k.gemv(kind, data, rows, x) - weights.astype(np.float64) @ read)
+        assert (error <= product_tolerance(weights, read)).all()
+
+
+@KERNELS
+@TYPES
+def test_gemm_is_gemv_of_each_token(kernels: Make, name: str, kind: int, rng: np.random.Generator) -> None:
+    """For any number of tokens, and pieces that begin and end at any row."""
+    k = kernels(name)
+    for rows, cols in shapes(kind):
+        data = encode(rng.standard_normal((rows, cols), dtype=np.float32), kind)
+        weights = decode(data, kind, (rows, cols))
+        for tokens in (1, 2, 3, 5, 7, 64, 67, 131):
+            row0 = int(rng.integers(0, rows))
+            row1 = int(rng.integers(row0 + 1, rows + 1))
+            x = rng.standard_normal((tokens, cols), dtype=np.float32)
+            y = k.gemm(kind, data, rows, x, row0, row1)
+            for t in range(tokens):
+                expected = k.gemv(kind, data, rows, x[t])[row0:row1]
+                tolerance = product_tolerance(weights[row0:row1], x[t])
+                assert (np.abs(y[t] - expected) <= tolerance).all(), (rows, cols, tokens, t)
+
+
+@TYPES
+def test_products_of_extreme_weights_do_not_overflow(kernels: Make, kind: int) -> None:
+    """All weights and activations at their largest, signs alike: the widest integer sums there can be."""
+    rows, cols = 17, 4096
+    if kind == Q8_0:
+        block = np.concatenate([np.float16([1]).view(np.uint8), np.full(32, 0x80, np.uint8)])  # -128
+    elif kind == Q4_0:
+        block = np.concatenate([np.float16([1]).view(np.uint8), np.full(16, 0x00, np.uint8)])  # -8
+    else:
+        block = encode(np.full((1, 32), -128, np.float32), kind)
+    data = np.tile(block, rows * cols // 32)
+    for sign in (1, -1):
+        x = np.full((5, cols), sign, np.float32)
+        for name in ("scalar", "avx2"):
+            k = kernels(name)
+            weight = {Q8_0: -128, Q4_0: -8}.get(kind, -128)
+            expected = np.full((5, rows), sign * weight * cols, np.float32)
+            np.testing.assert_allclose(k.gemm(kind, data, rows, x, 0, rows), expected, rtol=1e-5)
+            np.testing.assert_allclose(k.gemv(kind, data, rows, x[0]), expected[0], rtol=1e-5)
+
+
+def test_both_sets_quantize_alike(kernels: Make, rng: np.random.Generator) -> None:
+    x = rng.standard_normal(32 * 500, dtype=np.float32) * np.exp(rng.uniform(-30, 30, 32 * 500)).astype(
+        np.float32
+    )
+    x[:32] = 0
+    for scalar, fast in zip(kernels("scalar").quantize(x), kernels("avx2").quantize(x), strict=True):
+        np.testing.assert_array_equal(scalar, fast)
+
+
+@KERNELS
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_none_spoils_its_product_rather_than_vanish(
+    kernels: Make, name: str, poison: float, rng: np.random.Generator
+) -> None:
+    k = kernels(name)
+    for kind in (Q8_0, Q4_0, F16):
+        data = encode(rng.standard_normal((16, 64), dtype=np.float32), kind)
+        x = rng.standard_normal((4, 64), dtype=np.float32)
+        x[:, 40] = poison
+        assert not np.isfinite(k.gemv(kind, data, 16, x[0])).any()
+        assert not np.isfinite(k.gemm(kind, data, 16, x, 0, 16)).any()
+
+
+SIZES = pytest.mark.parametrize("n", [1, 7, 8, 31, 64, 1000, 4099])
+
+
+@KERNELS
+@SIZES
+def test_rms_norm_is_numpys(kernels: Make, name: str, n: int, rng: np.random.Generator) -> None:
+    x, w = rng.standard_normal((2, n), dtype=np.float32)
+    expected = x / np.sqrt(np.mean(x.astype(np.float64) ** 2) + 1e-5) * w
+    np.testing.assert_allclose(kernels(name).rms_norm(x, w, 1e-5), expected, rtol=3e-6, atol=1e-7)
+
+
+@KERNELS
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("dim", [2, 6, 8, 20, 64, 80, 128])
+def test_rope_turns_complex_numbers(
+    kernels: Make, name: str, interleaved: bool, dim: int, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((3, dim), dtype=np.float32)
+    angle = rng.uniform(0, 6, dim // 2)
+    turned = kernels(name).rope(
+        x, np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32), interleaved
+    )
+
+    def pairs(a: np.ndarray) -> np.ndarray:
+        return a[:, 0::2] + 1j * a[:, 1::2] if interleaved else a[:, : dim // 2] + 1j * a[:, dim // 2 :]
+
+    np.testing.assert_allclose(pairs(turned), pairs(x) * np.exp(1j * angle), atol=2e-6)
+
+
+@KERNELS
+@SIZES
+def test_softmax_silu_add_and_sum_exp_are_numpys(
+    kernels: Make, name: str, n: int, rng: np.random.Generator
+) -> None:
+    k = kernels(name)
+    x = (rng.standard_normal(n) * 20).astype(np.float32)
+    y = rng.standard_normal(n, dtype=np.float32)
+    wide = x.astype(np.float64)
+    odds = np.exp(wide - wide.max())
+    np.testing.assert_allclose(k.softmax(x), odds / odds.sum(), rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(k.silu_mul(x, y), wide / (1 + np.exp(-wide)) * y, rtol=2e-6, atol=1e-9)
+    np.testing.assert_array_equal(k.add(x, y), x + y)
+    assert k.max(x) == x.max()
+    assert k.sum_exp(x, x.max()) == pytest.approx(odds.sum(), rel=2e-6)
+    assert np.isnan(k.sum_exp(np.append(x, np.float32(np.nan)), x.max()))
+
+
+@KERNELS
+def test_silu_has_its_limits(kernels: Make, name: str) -> None:
+    gate = np.float32([-1e4, -200, -90, -88, 0, 88, 200, 1e4])
+    with np.errstate(over="ignore"):
+        expected = gate / (1 + np.exp(-gate.astype(np.float64)))
+    np.testing.assert_allclose(
+        kernels(name).silu_mul(gate, np.ones(8, np.float32)), expected, rtol=1e-5, atol=1e-30
+    )
+
+
+def attention_by_numpy(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """q (T, H, D), k and v (N, K, D) -> (T, H, D): token t sees the keys 0 .. N - T + t."""
+    T, H, D = q.shape
+    N, K, _ = k.shape
+    k, v = np.repeat(k, H // K, axis=1), np.repeat(v, H // K, axis=1)  # (N, H, D)
+    scores = np.einsum("thd,nhd->htn", q.astype(np.float64), k) / np.sqrt(D)
+    scores = np.where(np.arange(N) <= N - T + np.arange(T)[:, None], scores, -np.inf)
+    odds = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("htn,nhd->thd", odds / odds.sum(-1, keepdims=True), v)
+
+
+@KERNELS
+@pytest.mark.parametrize("f16", [True, False], ids=["f16", "f32"])
+@pytest.mark.parametrize("part", [0, 128, 50])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1, 1, 8), (1, 300, 9, 3, 64), (1, 129, 4, 4, 20), (1, 200, 14, 1, 24), (5, 5, 2, 1, 2),
+     (70, 190, 6, 2, 64), (33, 257, 8, 8, 40), (3, 128, 32, 1, 256), (60, 60, 4, 2, 6)],
+)  # fmt: skip
+def test_attention_is_numpys(
+    kernels: Make,
+    name: str,
+    f16: bool,
+    part: int,
+    shape: tuple[int, int, int, int, int],
+    rng: np.random.Generator,
+) -> None:
+    T, N, H, K, D = shape
+    q = rng.standard_normal((T, H, D), dtype=np.float32) * 2
+    k, v = rng.standard_normal((2, N, K, D), dtype=np.float32)
+    if f16:
+        k, v = k.astype(np.float16).astype(np.float32), v.astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(
+        kernels(name).attention(q, k, v, f16, part), attention_by_numpy(q, k, v), atol=3e-6, rtol=1e-5
+    )
+
+
+def test_shapes_that_do_not_fit_are_refused(kernels: Make, rng: np.random.Generator) -> None:
+    k = kernels("scalar")
+    x = np.zeros(64, np.float32)
+    good = encode(rng.standard_normal((2, 64), dtype=np.float32), Q8_0)
+    for kind, data, rows, vector in [
+        (Q8_0, good[:-1], 2, x),
+        (Q8_0, good, 3, x),
+        (Q8_0, good, 0, x),
+        (Q8_0, good, -1, x),
+        (Q8_0, good, 2**62, x),
+        (Q8_0, good, 2, x[:33]),
+        (Q8_0, good, 2, x[:0]),
+        (9, good, 2, x),
+        (-1, good, 2, x),
+    ]:
+        with pytest.raises(ValueError, match="tensor w"):
+            k.gemv(kind, data, rows, vector)
+    with pytest.raises(ValueError, match="out of range"):
+        k.gemm(Q8_0, good, 2, np.zeros((257, 64), np.float32), 0, 2)
+    with pytest.raises(ValueError, match="out of range"):
+        k.gemm(Q8_0, good, 2, np.zeros((1, 64), np.float32), 1, 3)
+    with pytest.raises(ValueError, match="blocks of 32"):
+        k.quantize(x[:40])
+    with pytest.raises(ValueError, match="no kernels named"):
+        native.kernels("cuda")
