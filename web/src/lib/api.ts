@@ -1,0 +1,422 @@
+// The one door to the service: every route, every shape, every error. Knows nothing of the screen.
+
+import { readEvents } from './sse'
+
+// ---- shapes, as the service sends them -------------------------------------------------------------------------
+
+export type Box = [left: number, top: number, right: number, bottom: number]
+
+export interface Place {
+  page?: number
+  slide?: number
+  sheet?: string
+  cells?: string
+  lines?: [number, number]
+  paragraph?: number
+  table?: number
+  row?: number
+  heading?: string[]
+  symbol?: string
+  chapter?: string
+  part?: string
+  boxes?: Box[]
+}
+
+export interface KnowledgeBase {
+  name: string
+  documents: number
+  ready: number
+  failed: number
+  chunks: number
+  bytes: number
+  embedder: string
+  updated_at: string | null
+  error?: string | null
+}
+
+export interface DocumentInfo {
+  id: number
+  name: string
+  path: string
+  size: number
+  format: string
+  title: string
+  language: string
+  pages: number | null
+  status: 'ready' | 'failed'
+  error: string
+  hint: string
+  warnings: string[]
+  blocks: number
+  chunks: number
+  added_at: string
+  seconds: number
+}
+
+export type BlockKind = 'heading' | 'paragraph' | 'list_item' | 'table_row' | 'code' | 'caption' | 'note'
+
+export interface Block {
+  index: number
+  kind: BlockKind
+  text: string
+  level?: number
+  cells?: string[]
+  header?: string[]
+  place: Place
+  label?: string
+}
+
+export interface BlockPage {
+  total: number
+  start: number
+  blocks: Block[]
+}
+
+export type Stage = 'waiting' | 'reading' | 'indexing' | 'ready' | 'failed' | 'skipped'
+
+export interface IngestEvent {
+  document: string
+  path: string
+  stage: Stage
+  page: number | null
+  pages: number | null
+  error: string
+  hint: string
+  seconds: number
+  done: number
+  total: number
+}
+
+export interface Failure {
+  document: string
+  error: string
+  hint: string
+}
+
+export interface JobState {
+  id: string
+  kind: string
+  knowledge_base: string
+  title: string
+  state: 'queued' | 'running' | 'done' | 'failed' | 'cancelled'
+  done: number
+  total: number
+  current: IngestEvent | null
+  failed: Failure[]
+  created_at: string
+  started_at: string | null
+  ended_at: string | null
+  error: { message: string; code: string; hint: string } | null
+}
+
+export type CitationStatus = 'verbatim' | 'supported' | 'weak' | 'unsupported'
+
+export interface Citation {
+  number: number
+  document: string
+  document_id: number
+  place: string
+  text: string
+  score: number
+  anchor: Place
+  block: number
+  status: CitationStatus
+}
+
+export interface Passage {
+  document: string
+  place: string
+  score: number
+  used: boolean
+  reason: string
+}
+
+export interface Searched {
+  knowledge_base: string
+  documents: number
+  chunks: number
+  unread: { document: string; error: string }[]
+  terms: string[]
+  passages: Passage[]
+  notes: string[]
+  seconds: number
+}
+
+export interface Answer {
+  answer: string
+  kind: 'generated' | 'quoted' | 'none'
+  citations: Citation[]
+  searched: Searched
+  model?: string | null
+  context?: ContextLedger | null
+}
+
+export interface ModelInfo {
+  name: string
+  path: string
+  format: string
+  architecture: string
+  parameters: number
+  bytes: number
+  quantization: string
+  context_length: number
+  can_chat: boolean
+  loaded: boolean
+  error: string
+}
+
+export interface ServiceStatus {
+  version: string
+  models_loaded: string[]
+  default_model: string | null
+  embedder: string
+  home: string
+  settings: Record<string, unknown>
+}
+
+/** How full the model's window is; `granted` and `used` are always there, the parts as the model's template allows. */
+export interface ContextLedger {
+  granted?: number
+  used?: number
+  [part: string]: unknown
+}
+
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant'
+  content: string
+}
+
+export interface ChatEnding {
+  finish: string | null
+  prompt: number
+  completion: number
+  cached: number
+  prefillSeconds: number | null
+  decodeSeconds: number | null
+  context: ContextLedger | null
+}
+
+export type AskEvent =
+  | { type: 'searched'; searched: Searched }
+  | { type: 'delta'; text: string }
+  | { type: 'answer'; answer: Answer }
+
+export type ChatEvent = { type: 'delta'; text: string } | { type: 'end'; ending: ChatEnding }
+
+// ---- errors ----------------------------------------------------------------------------------------------------
+
+/** What the service says went wrong. `code` "unreachable": it did not answer at all; "broken_stream": it broke off. */
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly code: string,
+    readonly hint = '',
+    readonly status = 0,
+  ) {
+    super(message)
+  }
+}
+
+export function isAbort(error: unknown): boolean {
+  return error instanceof DOMException && error.name === 'AbortError'
+}
+
+export function asApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error
+  return new ApiError(error instanceof Error ? error.message : String(error), 'page_fault')
+}
+
+function errorFrom(body: unknown, status: number): ApiError {
+  const error = (body as { error?: { message?: string; code?: string; type?: string; hint?: string } } | null)?.error
+  if (error && typeof error === 'object') {
+    return new ApiError(error.message ?? `HTTP ${status}`, error.code ?? error.type ?? 'error', error.hint ?? '', status)
+  }
+  return new ApiError(`HTTP ${status}`, 'error', '', status)
+}
+
+// ---- requests --------------------------------------------------------------------------------------------------
+
+interface Options {
+  body?: unknown
+  signal?: AbortSignal
+}
+
+async function send(method: string, path: string, { body, signal }: Options): Promise<Response> {
+  let response: Response
+  try {
+    response = await fetch(path, {
+      method,
+      signal,
+      headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    })
+  } catch (error) {
+    if (isAbort(error)) throw error
+    throw new ApiError('', 'unreachable')
+  }
+  if (!response.ok) throw errorFrom(await response.json().catch(() => null), response.status)
+  return response
+}
+
+async function json<T>(method: string, path: string, options: Options = {}): Promise<T> {
+  const response = await send(method, path, options)
+  const text = await response.text()
+  return (text ? JSON.parse(text) : undefined) as T
+}
+
+async function* events(method: string, path: string, options: Options) {
+  const response = await send(method, path, options)
+  if (!response.body) return
+  try {
+    yield* readEvents(response.body)
+  } catch (error) {
+    if (isAbort(error)) throw error
+    throw new ApiError('', 'broken_stream')
+  }
+}
+
+const base = (name: string) => `/api/knowledge/${encodeURIComponent(name)}`
+const documentPath = (name: string, id: number) => `${base(name)}/documents/${id}`
+
+// ---- routes ----------------------------------------------------------------------------------------------------
+
+export const api = {
+  status: () => json<ServiceStatus>('GET', '/api/status'),
+  formats: () => json<{ formats: Record<string, string> }>('GET', '/api/formats').then((r) => r.formats),
+
+  models: () => json<{ models: ModelInfo[] }>('GET', '/api/models').then((r) => r.models),
+  addModel: (path: string, name?: string) => json<ModelInfo>('POST', '/api/models', { body: name ? { path, name } : { path } }),
+  removeModel: (name: string) => json<void>('DELETE', `/api/models/${encodeURIComponent(name)}`),
+
+  knowledgeBases: () =>
+    json<{ knowledge_bases: KnowledgeBase[] }>('GET', '/api/knowledge').then((r) => r.knowledge_bases),
+  knowledgeBase: (name: string) => json<KnowledgeBase>('GET', base(name)),
+  createKnowledgeBase: (name: string) => json<KnowledgeBase>('POST', '/api/knowledge', { body: { name } }),
+  removeKnowledgeBase: (name: string) => json<void>('DELETE', base(name)),
+
+  documents: (name: string) =>
+    json<{ documents: DocumentInfo[] }>('GET', `${base(name)}/documents`).then((r) => r.documents),
+  document: (name: string, id: number) => json<DocumentInfo>('GET', documentPath(name, id)),
+  removeDocument: (name: string, id: number) => json<void>('DELETE', documentPath(name, id)),
+  retryDocument: (name: string, id: number) => json<JobState>('POST', `${documentPath(name, id)}/retry`),
+  addPaths: (name: string, paths: string[]) => json<JobState>('POST', `${base(name)}/paths`, { body: { paths } }),
+  blocks: (name: string, id: number, start: number, limit: number, signal?: AbortSignal) =>
+    json<BlockPage>('GET', `${documentPath(name, id)}/blocks?start=${start}&limit=${limit}`, { signal }),
+  pageImage: (name: string, id: number, page: number, width: number) =>
+    `${documentPath(name, id)}/pages/${page}.png?width=${width}`,
+  file: (name: string, id: number) => `${documentPath(name, id)}/file`,
+
+  jobs: () => json<{ jobs: JobState[] }>('GET', '/api/jobs').then((r) => r.jobs),
+  job: (id: string) => json<JobState>('GET', `/api/jobs/${id}`),
+  cancelJob: (id: string) => json<void>('DELETE', `/api/jobs/${id}`),
+
+  upload,
+  jobEvents,
+  ask,
+  chat,
+}
+
+/** One file, one request. XMLHttpRequest, because fetch does not tell how much has been sent. */
+function upload(
+  name: string,
+  file: File,
+  shownName: string,
+  onSent: (bytes: number) => void,
+  signal: AbortSignal,
+): Promise<JobState> {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest()
+    request.open('POST', `${base(name)}/documents?name=${encodeURIComponent(shownName)}`)
+    request.setRequestHeader('Content-Type', 'application/octet-stream')
+    request.responseType = 'text'
+    request.upload.onprogress = (event) => onSent(event.loaded)
+    request.onload = () => {
+      let body: unknown = null
+      try {
+        body = JSON.parse(request.responseText)
+      } catch {
+        // An answer that is not JSON is reported by its status below.
+      }
+      if (request.status >= 200 && request.status < 300 && body) resolve(body as JobState)
+      else reject(errorFrom(body, request.status))
+    }
+    request.onerror = () => reject(new ApiError('', 'unreachable'))
+    request.onabort = () => reject(new DOMException('cancelled', 'AbortError'))
+    signal.addEventListener('abort', () => request.abort(), { once: true })
+    request.send(file)
+  })
+}
+
+/** What a job does, as it does it; the last value is the ended job itself. */
+async function* jobEvents(id: string, signal: AbortSignal): AsyncGenerator<IngestEvent | JobState> {
+  for await (const { event, data } of events('GET', `/api/jobs/${id}/events`, { signal })) {
+    if (event === 'progress') yield JSON.parse(data) as IngestEvent
+    if (event === 'end') {
+      yield JSON.parse(data) as JobState
+      return
+    }
+  }
+}
+
+async function* ask(
+  request: { knowledge_base: string; question: string; model?: string | null },
+  signal: AbortSignal,
+): AsyncGenerator<AskEvent> {
+  for await (const { event, data } of events('POST', '/api/ask', { body: { ...request, stream: true }, signal })) {
+    const body = JSON.parse(data)
+    if (event === 'searched') yield { type: 'searched', searched: body as Searched }
+    else if (event === 'delta') yield { type: 'delta', text: (body as { text: string }).text }
+    else if (event === 'answer') {
+      yield { type: 'answer', answer: body as Answer }
+      return
+    } else if (event === 'error') throw errorFrom(body.error ? body : { error: body }, 200)
+  }
+  throw new ApiError('', 'broken_stream')
+}
+
+interface ChatChunk {
+  choices?: { delta?: { content?: string | null }; text?: string; finish_reason?: string | null }[]
+  usage?: {
+    prompt_tokens?: number
+    completion_tokens?: number
+    prompt_tokens_details?: { cached_tokens?: number }
+  } | null
+  timings?: { prefill_seconds?: number; decode_seconds?: number } | null
+  context?: ContextLedger | null
+  error?: unknown
+}
+
+/** A reply, piece by piece. A model without a chat template has no turns: it continues `prompt` instead. */
+async function* chat(
+  request: { model: string; temperature?: number; messages: ChatMessage[] } | { model: string; temperature?: number; prompt: string },
+  signal: AbortSignal,
+): AsyncGenerator<ChatEvent> {
+  const body = { ...request, stream: true, stream_options: { include_usage: true } }
+  const route = 'prompt' in request ? '/v1/completions' : '/v1/chat/completions'
+  const ending: ChatEnding = {
+    finish: null, prompt: 0, completion: 0, cached: 0, prefillSeconds: null, decodeSeconds: null, context: null,
+  }
+  for await (const { data } of events('POST', route, { body, signal })) {
+    if (data === '[DONE]') {
+      yield { type: 'end', ending }
+      return
+    }
+    const chunk = JSON.parse(data) as ChatChunk
+    if (chunk.error) throw errorFrom(chunk, 200)
+    const choice = chunk.choices?.[0]
+    const text = choice?.delta?.content ?? choice?.text
+    if (text) yield { type: 'delta', text }
+    if (choice?.finish_reason) ending.finish = choice.finish_reason
+    if (chunk.usage) {
+      ending.prompt = chunk.usage.prompt_tokens ?? 0
+      ending.completion = chunk.usage.completion_tokens ?? 0
+      ending.cached = chunk.usage.prompt_tokens_details?.cached_tokens ?? 0
+    }
+    if (chunk.timings) {
+      ending.prefillSeconds = chunk.timings.prefill_seconds ?? null
+      ending.decodeSeconds = chunk.timings.decode_seconds ?? null
+    }
+    if (chunk.context) ending.context = chunk.context
+  }
+  throw new ApiError('', 'broken_stream')
+}

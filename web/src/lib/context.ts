@@ -1,0 +1,20 @@
+// The context ledger as the parts that the page draws. Given what the service sends; parts it does not name are left out.
+
+import type { ContextLedger } from './api'
+
+export type ContextPart = 'system' | 'knowledge' | 'history' | 'prompt' | 'reply'
+
+const NAMES: Record<string, ContextPart> = {
+  system: 'system', knowledge: 'knowledge', passages: 'knowledge', documents: 'knowledge', history: 'history',
+  prompt: 'prompt', question: 'prompt', reply: 'reply', reserve: 'reply', reply_reserve: 'reply', completion: 'reply',
+}
+
+export function contextParts(ledger: ContextLedger): { part: ContextPart; tokens: number }[] {
+  const source = (typeof ledger.parts === 'object' && ledger.parts !== null ? ledger.parts : ledger) as Record<string, unknown>
+  const sums = new Map<ContextPart, number>()
+  for (const [name, tokens] of Object.entries(source)) {
+    const part = NAMES[name]
+    if (part && typeof tokens === 'number' && tokens > 0) sums.set(part, (sums.get(part) ?? 0) + tokens)
+  }
+  return [...sums].map(([part, tokens]) => ({ part, tokens }))
+}

@@ -1,0 +1,94 @@
+// Markdown as tokens, never as HTML: the page draws each token as an element of its own, so no text that a model or a
+// document holds can become markup. Given text that grows, only the last, open block is parsed again.
+
+import { Lexer, type Token, type Tokens } from 'marked'
+
+export interface Block {
+  key: number
+  token: Token
+}
+
+/** Grows by `push`; `blocks` are what to draw. A block that is closed keeps its object for ever. */
+export class MarkdownStream {
+  private closed: Block[] = []
+  private open = ''
+  private next = 0
+  text = ''
+  blocks: Block[] = []
+
+  constructor(text = '') {
+    if (text) this.push(text)
+  }
+
+  push(piece: string): void {
+    this.text += piece
+    this.open += piece
+    const tokens = lex(this.open)
+    let last = tokens.length - 1
+    while (last > 0 && tokens[last]?.type === 'space') last--
+    let length = 0
+    for (const token of tokens.slice(0, Math.max(0, last))) {
+      length += token.raw.length
+      if (token.type !== 'space') this.closed.push({ key: this.next++, token })
+    }
+    // Where the lexer normalised something, raw no longer adds up to the source; then nothing is closed yet.
+    if (!this.open.startsWith(tokens.slice(0, Math.max(0, last)).map((token) => token.raw).join(''))) {
+      this.closed.splice(this.closed.length - tokens.slice(0, last).filter((token) => token.type !== 'space').length)
+      this.blocks = [...this.closed, ...drawn(tokens, this.next)]
+      return
+    }
+    this.open = this.open.slice(length)
+    this.blocks = [...this.closed, ...drawn(tokens.slice(Math.max(0, last)), this.next)]
+  }
+}
+
+export function lex(text: string): Token[] {
+  return new Lexer({ gfm: true }).lex(text)
+}
+
+function drawn(tokens: Token[], key: number): Block[] {
+  return tokens.filter((token) => token.type !== 'space').map((token, i) => ({ key: key + i, token }))
+}
+
+/** Where a link may lead: the web and mail. Anything else ("javascript:", "data:", "file:") is shown as its text. */
+export function safeLink(href: string): string | null {
+  let url: URL
+  try {
+    url = new URL(href)
+  } catch {
+    return null
+  }
+  return ['http:', 'https:', 'mailto:'].includes(url.protocol) ? url.href : null
+}
+
+/** What is shown after a link's text, so that nobody is led elsewhere than they read. "" when the text says it already. */
+export function linkTarget(token: Tokens.Link): string {
+  const url = safeLink(token.href)
+  if (!url) return ''
+  const target = url.startsWith('mailto:') ? url.slice(7) : new URL(url).host
+  return token.text.includes(target) ? '' : target
+}
+
+export type Piece = { text: string; cite?: undefined } | { cite: number; text: string }
+
+/** Cuts "Open at nine [1][2]." into text and citation markers; a number that is not `known` stays text. */
+export function pieces(text: string, known: (number: number) => boolean): Piece[] {
+  const found: Piece[] = []
+  let start = 0
+  for (const match of text.matchAll(/\s?\[(\d{1,3})\]/g)) {
+    const number = Number(match[1])
+    if (!known(number)) continue
+    if (match.index > start) found.push({ text: text.slice(start, match.index) })
+    found.push({ cite: number, text: match[0] })
+    start = match.index + match[0].length
+  }
+  if (start < text.length) found.push({ text: text.slice(start) })
+  return found
+}
+
+const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', '#39': "'", nbsp: ' ' }
+
+/** marked leaves the five entities of its source in `text`; they are drawn as the characters they stand for. */
+export function plain(text: string): string {
+  return text.replace(/&(amp|lt|gt|quot|#39|nbsp);/g, (whole, name: string) => ENTITIES[name] ?? whole)
+}

@@ -1,0 +1,90 @@
+// Which words of a document a citation means. Given the document's blocks and the passage; gives what to mark. Pure.
+
+import type { Block, Place } from './api'
+
+/** What is cited: the block it begins in, its place, its words. */
+export interface Target {
+  block: number | null
+  place: Place | null
+  text: string
+}
+
+/** A whole block, some characters of it, or some lines of it (numbered as in the file). */
+export type Mark = { whole: true } | { from: number; to: number } | { firstLine: number; lastLine: number }
+
+/** How far from its first block a passage may reach. */
+const REACH = 40
+
+export function markBlocks(blocks: Block[], target: Target): Map<number, Mark> {
+  const marks = new Map<number, Mark>()
+  const first = target.block
+  const passage = squeeze(target.text).text
+  const near = blocks.filter((block) => first === null || (block.index >= first && block.index <= first + REACH))
+  for (const block of near) {
+    const mark = markOf(block, target, passage)
+    if (mark) marks.set(block.index, mark)
+  }
+  if (marks.size === 0 && first !== null && blocks.some((block) => block.index === first)) marks.set(first, { whole: true })
+  return marks
+}
+
+function markOf(block: Block, target: Target, passage: string): Mark | null {
+  const { place } = target
+  if (block.kind === 'table_row') {
+    if (block.index === target.block) return { whole: true }
+    if (place?.cells && place.cells === block.place.cells && place.sheet === block.place.sheet) return { whole: true }
+  }
+  const lines = block.place.lines
+  if (block.kind === 'code' && lines && place?.lines) {
+    const [firstLine, lastLine] = [Math.max(lines[0], place.lines[0]), Math.min(lines[1], place.lines[1])]
+    return firstLine <= lastLine ? { firstLine, lastLine } : null
+  }
+  if (!passage) return null
+  const found = find(block.text, target.text)
+  if (found) return block.kind === 'table_row' ? { whole: true } : found
+  const own = squeeze(block.text).text
+  return own.length >= 4 && passage.includes(own) ? { whole: true } : null
+}
+
+/** Where `passage` stands in `text`, whatever spaces and line breaks lie between its characters. */
+export function find(text: string, passage: string): { from: number; to: number } | null {
+  const haystack = squeeze(text)
+  const needle = squeeze(passage).text
+  const at = needle ? haystack.text.indexOf(needle) : -1
+  if (at < 0) return null
+  return { from: haystack.at[at] as number, to: (haystack.at[at + needle.length - 1] as number) + 1 }
+}
+
+/** The text without spaces and in lower case, and where each of its characters stood. */
+function squeeze(text: string): { text: string; at: number[] } {
+  let squeezed = ''
+  const at: number[] = []
+  for (let i = 0; i < text.length; i++) {
+    const character = text[i] as string
+    if (/[\s\u200b\u00ad]/.test(character)) continue
+    const lower = character.toLowerCase()
+    squeezed += lower.length === 1 ? lower : character
+    at.push(i)
+  }
+  return { text: squeezed, at }
+}
+
+/** A run of blocks that is drawn as one: rows of one table, or a single other block. */
+export type Group = { kind: 'table'; key: number; header: string[]; rows: Block[] } | { kind: 'block'; key: number; block: Block }
+
+export function group(blocks: Block[]): Group[] {
+  const groups: Group[] = []
+  for (const block of blocks) {
+    const last = groups.at(-1)
+    if (block.kind !== 'table_row') groups.push({ kind: 'block', key: block.index, block })
+    else if (last?.kind === 'table' && sameTable(last.rows.at(-1) as Block, block)) last.rows.push(block)
+    else groups.push({ kind: 'table', key: block.index, header: block.header ?? [], rows: [block] })
+  }
+  return groups
+}
+
+function sameTable(a: Block, b: Block): boolean {
+  const [p, q] = [a.place, b.place]
+  const samePlace = p.sheet === q.sheet && p.table === q.table && p.slide === q.slide && p.chapter === q.chapter
+  return samePlace && (a.header ?? []).join('\u0000') === (b.header ?? []).join('\u0000')
+}
