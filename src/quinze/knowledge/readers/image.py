@@ -1,6 +1,6 @@
 """Pictures with text in them: PNG, JPEG, WebP, TIFF with its pages, BMP, GIF.
 
-Pillow opens them, ocr.py reads them. A picture is refused by its size in pixels before any of them is unpacked.
+Pillow opens them, ocr.py reads them. A picture too large is refused before any pixel of it is unpacked.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _reason(error: Exception) -> str:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """RGB, turned as its camera noted, what is transparent laid on the ground against which it can be read."""
+    """RGB, turned as its camera noted, laid on a ground against which it can be read if it is transparent."""
     image = ImageOps.exif_transpose(image) or image
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
         values = np.asarray(image, dtype=np.float32)

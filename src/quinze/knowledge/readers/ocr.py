@@ -1,12 +1,13 @@
 """Text in pictures: rapidocr's models (they lie in its wheel; nothing is downloaded), English and Chinese.
 
-Given an image as an array; returns lines with their boxes, or blocks in reading order. A page lying on its side or
-standing on its head is turned first. Knows nothing of files: image.py and pdf.py bring the pictures.
+Given an image as an array; returns lines with their boxes, or blocks in reading order. A page lying on its
+side or standing on its head is turned first. Knows nothing of files: image.py and pdf.py bring the pictures.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import statistics
@@ -17,15 +18,9 @@ from typing import Any
 import numpy as np
 
 from quinze.knowledge.document import Block, BlockKind, Box, Place
+from quinze.knowledge.readers.pdf_columns import Line, line_cells, read_lines, table_stretches
 from quinze.knowledge.readers.pdf_glyphs import Run
-from quinze.knowledge.readers.pdf_layout import (
-    Line,
-    join_lines,
-    line_cells,
-    read_lines,
-    read_paragraphs,
-    table_stretches,
-)
+from quinze.knowledge.readers.pdf_layout import join_lines, read_paragraphs
 
 LONGEST_SIDE = 2000
 """The detector's own limit: more pixels are not looked at."""
@@ -36,7 +31,7 @@ SURE = 0.88
 
 @dataclass(frozen=True, slots=True)
 class OcrLine:
-    """One piece of text. `quad` (4, 2): its corners from the top left, clockwise, in pixels of the image as given."""
+    """One piece of text. `quad` (4, 2): its corners, top left first, clockwise, in pixels of the image."""
 
     text: str
     quad: np.ndarray
@@ -70,7 +65,7 @@ def _engine() -> Any:
     return RapidOCR(
         params={
             "Global.log_level": "critical",
-            # The classifier that looks for lines upside down turns good ones: 6.8 % errors on a clean page, else none.
+            # The classifier of lines upside down turns good ones: 6.8 % errors on a clean page, else none.
             "Global.use_cls": False,
             "EngineConfig.onnxruntime.intra_op_num_threads": threads,
         }
@@ -119,7 +114,7 @@ def _parts(image: np.ndarray) -> list[tuple[int, np.ndarray]]:
         low, high = cuts[-1] + int(0.7 * step), cuts[-1] + step
         cuts.append(low + int(np.argmin(ink[low:high])))
     cuts.append(height)
-    return [(a, image[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(a, image[a:b]) for a, b in itertools.pairwise(cuts)]
 
 
 def _score(lines: Sequence[OcrLine]) -> float:
@@ -159,7 +154,7 @@ def ocr_blocks(
     heading: tuple[str, ...] = (),
     first_table: int = 1,
 ) -> list[Block]:
-    """The recognized lines as paragraphs and table rows. `region`: the part of the page that the image shows."""
+    """The recognized lines as paragraphs and table rows. `region`: which part of the page the image shows."""
     runs, rects = _runs(found)
     blocks: list[Block] = []
     table = first_table
@@ -180,7 +175,7 @@ def ocr_blocks(
 
 
 def _runs(found: Recognized) -> tuple[list[Run], dict[int, tuple[float, float, float, float]]]:
-    """Lines as runs in a frame where the text is upright and level, and each run's box in the image as given."""
+    """Lines as runs in a frame where the text is upright and level, and each run's box in the image."""
     if not found.lines:
         return [], {}
     weights = [len(line.text) for line in found.lines]

@@ -17,9 +17,10 @@ import pypdfium2.raw as pdfium
 
 from quinze.errors import DocumentError, EncryptedDocumentError
 from quinze.knowledge.document import Block, Box, Document
-from quinze.knowledge.readers.pdf_blocks import PageContent, build_blocks, first_title, outline_key
+from quinze.knowledge.readers.pdf_blocks import PageContent, build_blocks, first_title
+from quinze.knowledge.readers.pdf_columns import read_lines
 from quinze.knowledge.readers.pdf_glyphs import Frame, Glyphs, Run, page_transform, read_glyphs
-from quinze.knowledge.readers.pdf_layout import read_lines
+from quinze.knowledge.readers.pdf_headings import outline_key
 from quinze.knowledge.readers.pdf_notes import read_notes
 from quinze.knowledge.readers.pdf_tables import TableFinder
 from quinze.knowledge.readers.report import Report
@@ -105,7 +106,7 @@ def _read_page(
             regions = regions if _shows_something(page) else []
         recognized: list[Block] = []
         for region in regions:
-            recognized.extend(_ocr(page, number, region, glyphs, report, len(content.tables)))
+            recognized.extend(_ocr(page, number, region, report))
         if glyphs.broken and recognized:
             report.warn(
                 f"page {number}: its text cannot be decoded, it was read from the picture of the page"
@@ -144,13 +145,11 @@ def _ocr_regions(page: Any, glyphs: Glyphs) -> Iterator[Box]:
         if glyphs.broken or pictures or glyphs.count == 0:
             yield _WHOLE
         return
-    frame = glyphs.frame
     runs = [
         glyphs.upright(turns % 4).box(run.x0, run.y0, run.x1, run.y1)
         for turns, found in glyphs.runs.items()
         for run in found
     ]
-    del frame
     for box in pictures:
         inside = sum(
             box.left <= (b.left + b.right) / 2 <= box.right
@@ -212,13 +211,13 @@ def _draw(page: Any, region: Box, longest: int, dpi: float = OCR_DPI) -> np.ndar
     return pixels
 
 
-def _ocr(page: Any, number: int, region: Box, glyphs: Glyphs, report: Report, tables: int) -> list[Block]:
+def _ocr(page: Any, number: int, region: Box, report: Report) -> list[Block]:
     from quinze.knowledge.readers.ocr import ocr_blocks, recognize
 
     found = recognize(_draw(page, region, OCR_SIDE), report.tick)
     if region != _WHOLE and (found.score < 0.75 or sum(len(line.text) for line in found.lines) < 8):
         return []  # a photograph, a drawing
-    return ocr_blocks(found, number, region=region, first_table=tables + 1)
+    return ocr_blocks(found, number, region=region)
 
 
 def _outline(document: Any) -> dict[tuple[int, str], int]:
@@ -236,13 +235,13 @@ def _outline(document: Any) -> dict[tuple[int, str], int]:
     return outline
 
 
+_PROGRAMS_OWN = re.compile(
+    r"\.(docx?|pptx?|xlsx?|tex|indd|qxd|pdf|dvi|rtf)$|^(\(?anonymous\)?$|untitled|microsoft word|slide 1)",
+    re.I,
+)
+
+
 def _usable_title(title: str) -> str:
     """The title in the file's properties, unless a program left its own words there."""
     title = title.strip()
-    if re.search(
-        r"\.(docx?|pptx?|xlsx?|tex|indd|qxd|pdf|dvi|rtf)$|^(\(?anonymous\)?$|untitled|microsoft word|slide 1|未命名)",
-        title,
-        re.I,
-    ):
-        return ""
-    return title if len(title) > 1 else ""
+    return "" if len(title) < 2 or _PROGRAMS_OWN.search(title) else title

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from quinze.knowledge.readers.pdf_layout import Line
+from quinze.knowledge.readers.pdf_columns import Line
 
 EDGE = 0.16
 """Share of the page's height at its top and at its bottom where headers and footers stand."""
@@ -65,7 +65,7 @@ def _key(text: str) -> str:
 
 
 def _stands_apart(line: Line, outer: Sequence[Line], lines: Sequence[Line], height: float) -> bool:
-    """White separates it from the nearest line that is further in, more than from line to line within a text."""
+    """White separates it from the nearest line further in, more than lines of one text have between them."""
     out = {id(each) for each in outer}
     middle = height / 2
     inner = [

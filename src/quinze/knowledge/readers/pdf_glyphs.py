@@ -1,7 +1,7 @@
 """The glyphs of a PDF page as PDFium gives them, gathered into runs: pieces of a line without a wide gap.
 
-Given an open pypdfium2 page; returns runs in points, in the frame in which their text is upright (y grows downward).
-Knows nothing of columns, paragraphs or documents: that is pdf_layout.py.
+Given an open pypdfium2 page; returns runs in points, in the frame in which their text is upright (y grows
+downward). Knows nothing of columns, paragraphs or documents.
 """
 
 from __future__ import annotations
@@ -131,11 +131,12 @@ class _Style:
     bold: bool
     mono: bool
     turns: int
-    slant: bool
+    key: int
+    """`turns`, or 4 for text at a slant."""
 
 
 def page_transform(page: Any) -> tuple[float, float, float, float, float, float]:
-    """(a, b, c, d, e, f): seen x = a x + c y + e, seen y = b x + d y + f, in points from the top left corner."""
+    """(a, b, c, d, e, f): seen x = a x + c y + e, seen y = b x + d y + f, from the top left corner."""
     width, height = page.get_size()
     fine = 1000  # PDFium answers in whole pixels
     size = (round(width * fine), round(height * fine))
@@ -154,95 +155,105 @@ def read_glyphs(page: Any) -> Glyphs:
     glyphs = Glyphs(Frame(width, height))
     textpage = page.get_textpage()
     try:
-        _gather(textpage.raw, page_transform(page), glyphs)
+        _Gatherer(textpage.raw, page_transform(page), glyphs).gather()
     finally:
         textpage.close()
     return glyphs
 
 
-def _gather(raw: Any, transform: tuple[float, ...], glyphs: Glyphs) -> None:
-    a, b, c, d, e, f = transform
-    width, height = glyphs.frame.width, glyphs.frame.height
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    ox, oy = ctypes.c_double(), ctypes.c_double()
-    refs = [ctypes.byref(v) for v in (left, right, bottom, top)]
-    oref = (ctypes.byref(ox), ctypes.byref(oy))
-    fonts: dict[int, tuple[bool, bool]] = {}
-    last_object, style = None, _Style(10, False, False, 0, False)
-    frame = glyphs.frame
-    run: Run | None = None
-    letters: list[str] = []
-    space = False
-    key = 0
+class _Gatherer:
+    """One pass over the glyphs in the file's order: the innermost loop of reading a PDF."""
 
-    def close() -> None:
-        nonlocal run
-        if run is not None:
-            run.text = "".join(letters).rstrip()
-            if run.text:
-                glyphs.runs.setdefault(key, []).append(run)
-        run = None
-        letters.clear()
+    def __init__(self, raw: Any, transform: tuple[float, ...], glyphs: Glyphs) -> None:
+        self.raw = raw
+        self.transform = transform
+        self.glyphs = glyphs
+        self.fonts: dict[int, tuple[bool, bool]] = {}
+        self.style = _Style(10, False, False, 0, 0)
+        self.run: Run | None = None
+        self.key = 0
+        self.letters: list[str] = []
 
-    for i in range(pdfium.FPDFText_CountChars(raw)):
-        code = pdfium.FPDFText_GetUnicode(raw, i)
-        if 0xD800 <= code < 0xE000:
-            code = 0xFFFD
-        char = chr(code)
-        if code in (32, 10, 13, 9, 0xA0, 0x3000) or (code and char.isspace()):
-            space = True
-            continue
-        if not pdfium.FPDFText_GetCharBox(raw, i, *refs):
-            continue
-        handle = ctypes.cast(pdfium.FPDFText_GetTextObject(raw, i), ctypes.c_void_p).value
-        if handle != last_object or handle is None:
-            style, last_object = _style(raw, i, fonts, transform), handle
-            frame = glyphs.upright(style.turns)
-        pdfium.FPDFText_GetCharOrigin(raw, i, *oref)
-        l, r, lo, hi = left.value, right.value, bottom.value, top.value
-        sx0, sy0 = a * l + c * lo + e, b * l + d * lo + f
-        sx1, sy1 = a * r + c * hi + e, b * r + d * hi + f
-        if max(sx0, sx1) < 0 or min(sx0, sx1) > width or max(sy0, sy1) < 0 or min(sy0, sy1) > height:
-            continue  # drawn off the page: nobody sees it
-        glyphs.count += 1
-        if not _mapped(code, char) or (code < 0x250 and pdfium.FPDFText_HasUnicodeMapError(raw, i) == 1):
-            glyphs.unmapped += 1
-            if code == 0:
+    def gather(self) -> None:
+        raw, space, last = self.raw, False, -1
+        left, right, bottom, top, x, y = numbers = [ctypes.c_double() for _ in range(6)]
+        box, origin = [ctypes.byref(n) for n in numbers[:4]], [ctypes.byref(n) for n in numbers[4:]]
+        for i in range(pdfium.FPDFText_CountChars(raw)):
+            code = pdfium.FPDFText_GetUnicode(raw, i)
+            if code in _BLANKS:
                 space = True
                 continue
-        ux0, uy0 = frame.upright(sx0, sy0)
-        ux1, uy1 = frame.upright(sx1, sy1)
-        x0, x1 = min(ux0, ux1), max(ux0, ux1)
-        y0, y1 = min(uy0, uy1), max(uy0, uy1)
-        baseline = frame.upright(a * ox.value + c * oy.value + e, b * ox.value + d * oy.value + f)[1]
-        size = style.size
-        turned = 4 if style.slant else style.turns
-        if run is not None:
-            gap = max(x0 - run.x1, run.x0 - x1)
-            if (
-                turned != key
-                or abs(baseline - run.baseline) > 0.25 * max(size, run.size)
-                or gap > WIDE_GAP * min(size, run.size)
-                or not 0.87 < size / run.size < 1.15
-                or style.bold != run.bold
-                # back to the left on the same line: another column or cell drawn later
-                or (x1 < run.x0 - size and not _rtl_char(char))
-            ):
-                close()
-        if run is None:
-            key = turned
-            run = Run("", x0, y0, x1, y1, baseline, size, style.bold, style.mono, space)
-            space = False
+            if not pdfium.FPDFText_GetCharBox(raw, i, *box):
+                continue
+            handle = _text_object(raw, i)
+            if handle != last or handle is None:
+                self.style, last = _style(raw, i, self.fonts, self.transform), handle
+            pdfium.FPDFText_GetCharOrigin(raw, i, *origin)
+            at = (left.value, bottom.value, right.value, top.value, x.value, y.value)
+            if self._add(i, code, at, space):
+                space = False
+        self._close()
+
+    def _add(self, i: int, code: int, at: tuple[float, ...], space: bool) -> bool:
+        """Put one glyph to the run, or begin one with it. False: it is not to be seen."""
+        a, b, c, d, e, f = self.transform
+        glyphs, style = self.glyphs, self.style
+        left, low, right, high, ox, oy = at
+        sx0, sy0, sx1, sy1 = (
+            a * left + c * low + e, b * left + d * low + f, a * right + c * high + e, b * right + d * high + f,
+        )  # fmt: skip
+        width, height = glyphs.frame.width, glyphs.frame.height
+        if max(sx0, sx1) < 0 or min(sx0, sx1) > width or max(sy0, sy1) < 0 or min(sy0, sy1) > height:
+            return False  # drawn off the page
+        glyphs.count += 1
+        if not _is_mapped(code) or (
+            127 < code < 0x250 and pdfium.FPDFText_HasUnicodeMapError(self.raw, i) == 1
+        ):
+            glyphs.unmapped += 1
+        if code == 0 or 0xD800 <= code < 0xE000:
+            return False
+        char = chr(code)
+        baseline = b * ox + d * oy + f
+        if style.turns:
+            frame = glyphs.upright(style.turns)
+            baseline = frame.upright(a * ox + c * oy + e, baseline)[1]
+            (sx0, sy0), (sx1, sy1) = frame.upright(sx0, sy0), frame.upright(sx1, sy1)
+        x0, x1 = (sx0, sx1) if sx0 < sx1 else (sx1, sx0)
+        y0, y1 = (sy0, sy1) if sy0 < sy1 else (sy1, sy0)
+        run = self.run
+        if run is None or self._parts(run, char, x0, x1, baseline):
+            self._close()
+            self.run = Run("", x0, y0, x1, y1, baseline, style.size, style.bold, style.mono, space)
+            self.key = style.key
+            glyphs.runs.setdefault(self.key, []).append(self.run)
+            if 0x80 <= code < 0xA0 or 0xF000 <= code < 0xF100:
+                char = "•"  # a bullet of a symbol font
         else:
             if space:
-                letters.append(" ")
+                self.letters.append(" ")
             run.x0, run.x1 = min(run.x0, x0), max(run.x1, x1)
             run.y0, run.y1 = min(run.y0, y0), max(run.y1, y1)
-        space = False
-        if 0x80 <= code < 0xA0 or 0xF000 <= code < 0xF100:
-            char = "•" if len(letters) == 0 else char  # a bullet of a symbol font
-        letters.append(_LIGATURES.get(char, char))
-    close()
+        self.letters.append(_LIGATURES.get(char, char))
+        return True
+
+    def _parts(self, run: Run, char: str, x0: float, x1: float, baseline: float) -> bool:
+        """The glyph stands too far from the run, or looks too different, to go on with it."""
+        style, size = self.style, self.style.size
+        return (
+            style.key != self.key
+            or abs(baseline - run.baseline) > 0.25 * max(size, run.size)
+            or max(x0 - run.x1, run.x0 - x1) > WIDE_GAP * min(size, run.size)
+            or not 0.87 < size / run.size < 1.15
+            or style.bold != run.bold
+            # Back to the left on the same line: another column or cell, drawn later.
+            or (x1 < run.x0 - size and not _may_run_left(char))
+        )
+
+    def _close(self) -> None:
+        if self.run is not None:
+            self.run.text = "".join(self.letters).rstrip()
+        self.run = None
+        self.letters.clear()
 
 
 _LIGATURES = {
@@ -251,17 +262,23 @@ _LIGATURES = {
 }  # fmt: skip
 
 
-def _mapped(code: int, char: str) -> bool:
-    return not (
-        code in (0, 0xFFFD)
-        or 0xE000 <= code < 0xF900
-        or (code < 32 and char not in HYPHENS)
-        or 0x80 <= code < 0xA0
-    )
+_BLANKS = frozenset(code for code in range(0x3001) if chr(code).isspace())
 
 
-def _rtl_char(char: str) -> bool:
+def _is_mapped(code: int) -> bool:
+    if 0x9F < code < 0xD800 or 31 < code < 0x80:
+        return True
+    return not (code < 0xA0 and code != 2) and not 0xD800 <= code < 0xF900 and code != 0xFFFD
+
+
+def _may_run_left(char: str) -> bool:
     return unicodedata.bidirectional(char) in ("R", "AL", "AN", "NSM", "EN", "ON", "CS")
+
+
+# The same function, answering with a plain number: comparing pointers costs more than reading the glyph.
+_text_object = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(
+    ctypes.cast(pdfium.FPDFText_GetTextObject, ctypes.c_void_p).value or 0
+)
 
 
 def _style(raw: Any, i: int, fonts: dict[int, tuple[bool, bool]], transform: tuple[float, ...]) -> _Style:
@@ -277,7 +294,7 @@ def _style(raw: Any, i: int, fonts: dict[int, tuple[bool, bool]], transform: tup
     slant = abs((degrees - 90 * turns + 180) % 360 - 180) > 8
     size *= math.sqrt(abs(a * d - b * c))
     bold, mono = _font(raw, i, fonts)
-    return _Style(max(size, 0.1), bold, mono, turns, slant)
+    return _Style(max(size, 0.1), bold, mono, turns, 4 if slant else turns)
 
 
 def _font(raw: Any, i: int, fonts: dict[int, tuple[bool, bool]]) -> tuple[bool, bool]:

@@ -1,11 +1,12 @@
 """Tables of a PDF page: liteparse says where they are, PDFium's glyphs fill them, and both must agree.
 
-Given a file and the runs of its pages; returns tables as rows of cells, each with its box. A table whose characters the
-two do not read alike is no table to us: its text stays in the reading order of pdf_layout.py.
+Given a file and the runs of its pages; returns tables as rows of cells, each with its box. A table whose
+characters the two do not read alike is no table to us: its text stays in the reading order of pdf_columns.py.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import unicodedata
 from collections import Counter
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quinze.knowledge.readers.pdf_columns import Line, line_cells, read_lines
 from quinze.knowledge.readers.pdf_glyphs import Run
-from quinze.knowledge.readers.pdf_layout import Line, join_lines, line_cells, read_lines
+from quinze.knowledge.readers.pdf_layout import join_lines
 
 LONGEST_CELL = 300
 """Longer "cells" are columns of running text."""
@@ -108,7 +110,7 @@ def _table(block: Any, runs: Sequence[Run]) -> Table | None:
     inside = [run for run in runs if table.holds(run)]
     if not inside or not _agree(" ".join(texts), " ".join(run.text for run in inside)):
         return None
-    table.rows = _fill(rows, columns, inside) or _as_found(rows, columns, table)
+    table.rows = _fill(rows, columns, inside) or _as_found(rows, columns)
     if len(table.rows) < 2:
         return None
     table.has_header = _is_header(table.rows)
@@ -172,16 +174,16 @@ def _distance(x0: float, x1: float, left: float, right: float) -> float:
 
 
 def _split_rows(grid: list[list[list[Run]]]) -> list[list[list[Run]]]:
-    """Rows that were taken for one because they stand close, or because one cell spans them, come apart again."""
+    """Rows that were taken for one, because they stand close or one cell spans them, come apart again."""
     baselines = [_levels([run for cell in row for run in cell]) for row in grid]
-    steps = [b[0] - a[0] for a, b in zip(baselines, baselines[1:], strict=False) if a and b and len(a) == 1]
+    steps = [b[0] - a[0] for a, b in itertools.pairwise(baselines) if a and b and len(a) == 1]
     pitch = statistics.median(steps) if steps else 0.0
     out: list[list[list[Run]]] = []
     for row, levels in zip(grid, baselines, strict=True):
         filled = [cell for cell in row if cell]
         size = max((run.size for cell in filled for run in cell), default=1.0)
         on = [sum(any(_on(run, level) for run in cell) for cell in filled) for level in levels]
-        inner = min((b - a for a, b in zip(levels, levels[1:], strict=False)), default=0.0)
+        inner = min((b - a for a, b in itertools.pairwise(levels)), default=0.0)
         apart = len(levels) > 1 and inner > 0.8 * size
         several = apart and (
             (min(on) >= 3 and min(on) >= 0.5 * len(filled))
@@ -234,7 +236,7 @@ def _row(cells: list[list[Run]]) -> Row | None:
     )
 
 
-def _as_found(rows: Sequence[Any], columns: int, table: Table) -> list[Row]:
+def _as_found(rows: Sequence[Any], columns: int) -> list[Row]:
     out = []
     for row in rows:
         boxes = [cell.bbox for cell in row if cell.bbox is not None and cell.text.strip()]
@@ -254,7 +256,7 @@ def _as_found(rows: Sequence[Any], columns: int, table: Table) -> list[Row]:
 
 
 def _is_header(rows: Sequence[Row]) -> bool:
-    """The first row names the columns: it is set in bold and the rest is not, or it is words above numbers."""
+    """The first row names the columns: it alone is set in bold, or it is words above numbers."""
     first, rest = rows[0], rows[1:]
     named = [cell for cell in first.cells if cell]
     if (
