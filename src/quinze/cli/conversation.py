@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from quinze.cli import console
-from quinze.cli.knowledge import print_sources
+from quinze.cli.knowledge import print_answer
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import InvalidRequestError, QuinzeError
 from quinze.llm.messages import Completion, Message
@@ -157,12 +157,8 @@ def ask_on(service: Service, name: str, *, model: str | None, as_json: bool) -> 
         if as_json:
             _json_line(msgspec.to_builtins(service.ask(name, line, model=model), enc_hook=str))
             continue
-        for event in service.stream_ask(name, line, model=model):
-            if event.text:
-                console.print_text(event.text, end="")
-            if event.answer is not None:
-                print_sources(event.answer)
-                console.print_text()
+        print_answer(service.stream_ask(name, line, model=model))
+        console.print_text()
 
 
 def _json_line(value: Any) -> None:

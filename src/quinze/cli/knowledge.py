@@ -13,11 +13,11 @@ from quinze.cli.progress import IngestDisplay
 from quinze.errors import DocumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from quinze.knowledge.ingest import IngestReport
+    from quinze.knowledge.results import IngestReport
     from quinze.knowledge.knowledge_base import DocumentInfo
-    from quinze.rag.pipeline import Answer, Searched
+    from quinze.rag.pipeline import Answer, AnswerEvent, Searched
 
 
 @click.group(name="kb")
@@ -238,16 +238,31 @@ def ask(name: str, question: str, model: str | None, quote: bool, k: int | None,
         if as_json:
             console.print_json(service.ask(name, question, model=chosen, k=k))
             return
-        for event in service.stream_ask(name, question, model=chosen, k=k):
-            if event.text:
-                console.print_text(event.text, end="")
-            if event.answer is not None:
-                print_sources(event.answer)
+        print_answer(service.stream_ask(name, question, model=chosen, k=k))
 
 
-def print_sources(answer: Answer) -> None:
-    """The end of an answer: where each claim stands, and what was searched."""
-    console.print_text()
+def print_answer(events: Iterable[AnswerEvent]) -> None:
+    """An answer as it comes, then where each claim stands, and what was searched.
+
+    What a model writes is shown at once and checked when it is whole; if the checked answer is another one,
+    it follows.
+    """
+    streamed = ""
+    for event in events:
+        if event.text:
+            console.print_text(event.text, end="")
+            streamed += event.text
+        if event.answer is not None:
+            _print_checked(event.answer, streamed)
+
+
+def _print_checked(answer: Answer, streamed: str) -> None:
+    if streamed:
+        console.print_text()
+    if answer.answer.strip() != streamed.strip():
+        if streamed:
+            console.remark("Checked against the documents:", style="yellow")
+        console.print_text(answer.answer)
     if answer.citations:
         console.print_text()
     for citation in answer.citations:
@@ -260,8 +275,6 @@ def searched_line(searched: Searched) -> str:
     """One line that hides nothing: what was searched, and what could not be."""
     much = f"{searched.documents:,} documents ({searched.chunks:,} passages)"
     line = f"Searched {much} in {searched.seconds:.2f} s"
-    if searched.unread:
-        shown = f"quinze kb show {searched.knowledge_base} --failed"
-        line += f"; {len(searched.unread):,} could not be read ({shown})"
-    notes = [note.rstrip(".") for note in searched.notes]
-    return ". ".join([line, *notes]) + "."
+    seen = f"quinze kb show {searched.knowledge_base} --failed"
+    why = [f"Which, and why: {seen}"] if searched.unread else []
+    return " ".join([f"{line}.", *searched.notes, *why])

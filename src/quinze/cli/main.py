@@ -1,8 +1,7 @@
 """`quinze`: the command, its family, and what every member shares.
 
 Each command is a thin word over the service: it parses, calls, prints. A QuinzeError becomes one line, its
-hint and its own exit code; Ctrl-C ends with 130; a reader that hangs up (`quinze ls | head -1`) ends it
-quietly.
+hint and its own exit code; Ctrl-C ends with 130.
 """
 
 from __future__ import annotations
@@ -88,11 +87,6 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return console.INTERRUPTED
-    except BrokenPipeError:
-        # Nobody reads on. Python would complain again while it flushes at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from rich.progress import (
 from quinze.cli import console
 
 if TYPE_CHECKING:
-    from quinze.knowledge.ingest import IngestEvent
+    from quinze.knowledge.results import IngestEvent
 
 
 class IngestDisplay:

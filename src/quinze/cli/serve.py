@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,7 +33,7 @@ def serve(host: str | None, port: int | None, model: str | None, open_page: bool
     from quinze.service.settings import load_settings
 
     folder = home()
-    chosen = {"host": host, "port": port, "default_model": _absolute(model)}
+    chosen: dict[str, Any] = {"host": host, "port": port, "default_model": _absolute(model)}
     settings = dataclasses.replace(
         load_settings(folder, os.environ),
         **{name: value for name, value in chosen.items() if value is not None},
