@@ -199,16 +199,14 @@ class _Gatherer:
         a, b, c, d, e, f = self.transform
         glyphs, style = self.glyphs, self.style
         left, low, right, high, ox, oy = at
-        sx0, sy0, sx1, sy1 = (
-            a * left + c * low + e, b * left + d * low + f, a * right + c * high + e, b * right + d * high + f,
-        )  # fmt: skip
+        sx0, sy0 = a * left + c * low + e, b * left + d * low + f
+        sx1, sy1 = a * right + c * high + e, b * right + d * high + f
         width, height = glyphs.frame.width, glyphs.frame.height
         if max(sx0, sx1) < 0 or min(sx0, sx1) > width or max(sy0, sy1) < 0 or min(sy0, sy1) > height:
             return False  # drawn off the page
         glyphs.count += 1
-        if not _is_mapped(code) or (
-            127 < code < 0x250 and pdfium.FPDFText_HasUnicodeMapError(self.raw, i) == 1
-        ):
+        latin = 127 < code < 0x250
+        if not _is_mapped(code) or (latin and pdfium.FPDFText_HasUnicodeMapError(self.raw, i) == 1):
             glyphs.unmapped += 1
         if code == 0 or 0xD800 <= code < 0xE000:
             return False
