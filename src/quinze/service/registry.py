@@ -72,6 +72,13 @@ class Registry:
     def path_of(self, name_or_path: str | Path) -> Path:
         return self._resolve(name_or_path)[1]
 
+    def require(self, name: str) -> str:
+        """`name` if a model bears it. What comes over a wire must be one: paths are for this machine."""
+        paths = self._paths()
+        if name not in paths:
+            raise self._unknown(name, paths)
+        return name
+
     def loaded(self) -> list[str]:
         """Names of the models in memory now."""
         in_memory = self._turns.loaded()
@@ -83,8 +90,10 @@ class Registry:
     def default(self) -> str | None:
         """The setting `default_model`; else the first model that can chat; else the first that is
         whole; else None."""
-        if self._settings.default_model:
-            return self._settings.default_model
+        chosen = self._settings.default_model
+        if chosen:
+            path = _absolute(chosen)
+            return next((name for name, known in self._paths().items() if known == path), chosen)
         whole = [model for model in self.list() if not model.error]
         able = [model for model in whole if model.can_chat] or whole
         return able[0].name if able else None
@@ -97,7 +106,7 @@ class Registry:
         It is checked first, not copied.
         """
         path = _absolute(path)
-        if not path.exists():
+        if not _exists(path):
             raise ModelNotFoundError(
                 f"There is no file or folder {path}.", hint="Check the path.", param="path"
             )
@@ -162,7 +171,12 @@ class Registry:
                 if path.is_dir() or path.suffix.lower() == ".gguf":
                     with contextlib.suppress(InvalidRequestError):
                         found.setdefault(valid_name(_name_of(path), of="model"), path.absolute())
-        return found | self._links()
+        found |= self._links()
+        # A default given by its path is a model like the others, by its file's name.
+        chosen = self._settings.default_model
+        if chosen and chosen not in found and _looks_like_path(chosen) and _exists(_absolute(chosen)):
+            found.setdefault(_name_of(_absolute(chosen)), _absolute(chosen))
+        return found
 
     def _links(self) -> dict[str, Path]:
         try:
@@ -197,12 +211,14 @@ class Registry:
             and given.strip()
             and (isinstance(name_or_path, Path) or _looks_like_path(given))
         ):
-            with contextlib.suppress(OSError, RuntimeError):
-                path = _absolute(given)
-                if path.exists():
-                    return next((name for name, known in paths.items() if known == path), str(path)), path
+            path = _absolute(given)
+            if _exists(path):
+                return next((name for name, known in paths.items() if known == path), str(path)), path
+        raise self._unknown(given, paths)
+
+    def _unknown(self, given: str, paths: dict[str, Path]) -> ModelNotFoundError:
         known = ", ".join(sorted(paths)[:20])
-        raise ModelNotFoundError(
+        return ModelNotFoundError(
             f"There is no model {given[:200]!r}.",
             hint=f"Known are {known}." if known else "Link one: quinze add PATH",
             param="model",
@@ -236,7 +252,16 @@ def _absolute(path: str | Path) -> Path:
     if "\x00" in str(path):
         raise InvalidRequestError("The path holds a NUL character.", param="path")
     # Not resolved: a link that the user made is the user's name for the file.
-    return Path(path).expanduser().absolute()
+    with contextlib.suppress(RuntimeError):  # "~nobody"
+        path = Path(path).expanduser()
+    return Path(path).absolute()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long a name
+        return False
 
 
 def _looks_like_path(given: str) -> bool:

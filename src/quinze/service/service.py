@@ -31,7 +31,7 @@ from quinze.service.settings import Settings
 
 if TYPE_CHECKING:
     from quinze.embeddings.embedder import Embedder, Vectors
-    from quinze.knowledge.knowledge_base import DocumentInfo, IngestEvent, IngestReport, KnowledgeBase, Search
+    from quinze.knowledge.knowledge_base import DocumentInfo, IngestEvent, IngestReport, Search
     from quinze.llm.llm import LLM
     from quinze.rag.pipeline import Answer, AnswerEvent
 
@@ -95,7 +95,7 @@ class Service:
         folder = self._folder(name)
         if path.parent == folder / uploads.FILES:
             return self._submit(name, uploads.note_pending(folder, file=path.name, name=document.name))
-        return self._submit(name, uploads.note_pending(folder, paths=[str(path)], name=document.name))
+        return self._submit(name, uploads.note_pending(folder, paths=[str(path)]))
 
     def resume(self) -> None:
         """Take up again what was promised before the last stop."""
@@ -111,7 +111,10 @@ class Service:
         return self.knowledge_bases.get(name).search_account(query, k)
 
     def ask(self, name: str, question: str, *, model: str | None = None, k: int | None = None) -> Answer:
-        """An answer from the documents, with its citations. Without a model that can chat it is quoted."""
+        """An answer from the documents, with its citations.
+
+        model  None: the default one if it can chat; "": none, the answer is quoted from the documents
+        """
         question, k = _question(question, "question"), self._k(k)
         base = self.knowledge_bases.get(name)
         with self._answering(model, None) as llm:
@@ -186,13 +189,7 @@ class Service:
 
     def remove_document(self, name: str, document_id: int) -> None:
         """Remove it from the knowledge base; an upload's file goes too, a file added by its path stays."""
-        base = self.knowledge_bases.get(name)
-        path = Path(base.document(document_id).path)
-        base.remove(document_id)
-        is_upload = path.parent == self._folder(name) / uploads.FILES
-        if is_upload and not any(other.path == str(path) for other in base.documents()):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        self.knowledge_bases.get(name).remove(document_id)
 
     def remove_knowledge_base(self, name: str) -> None:
         """Stop the jobs that read into it, then delete it with its uploads."""
@@ -231,11 +228,8 @@ class Service:
 
         def work(job: Job) -> list[Failure]:
             base = self.knowledge_bases.get(name)
-            before = {d.id: d for d in base.documents()} if pending.file else {}
             report = base.add(paths, names=names, progress=job.progress, cancel=job.cancel)
-            if pending.file and not job.cancel.is_set():
-                self._forget_older(base, folder, before, pending)
-            return [Failure(f.document, f.error, f.hint) for f in report.failed]
+            return [Failure(found.document, found.error, found.hint) for found in report.failed]
 
         def on_end(job: Job) -> None:
             if not job.kept_for_next_start:
@@ -244,27 +238,17 @@ class Service:
         title = pending.name or (paths[0].name if len(paths) == 1 else f"{paths[0].name} + {len(paths) - 1}")
         return self.jobs.submit(name, work, title=title, total=len(paths), on_end=on_end)
 
-    def _forget_older(
-        self, base: KnowledgeBase, folder: Path, before: dict[int, DocumentInfo], pending: uploads.Pending
-    ) -> None:
-        """An upload replaces the one that was uploaded before under the same name."""
-        now = str(folder / uploads.FILES / pending.file)
-        for older in before.values():
-            is_upload = Path(older.path).parent == folder / uploads.FILES
-            if is_upload and older.name == pending.name and older.path != now:
-                with contextlib.suppress(DocumentNotFoundError):
-                    self.remove_document(base.name, older.id)
-
     @contextlib.contextmanager
     def _answering(self, model: str | None, cancel: threading.Event | None) -> Iterator[LLM | None]:
-        """The model that answers: the one named, else the default one if it can chat, else none (quoted
-        answers)."""
-        if model is None:
-            model = self.models.default()
-            if model is None or not self.models.info(model).can_chat:
-                yield None
-                return
-        with self.models.use(model, cancel=cancel) as llm:
+        """The model that answers: the one named, else the default one if it can chat, else none (quotes)."""
+        chosen = model
+        if chosen is None:
+            default = self.models.default()
+            chosen = default if default is not None and self.models.info(default).can_chat else ""
+        if not chosen:
+            yield None
+            return
+        with self.models.use(chosen, cancel=cancel) as llm:
             yield llm
 
     def _k(self, k: int | None) -> int:
@@ -299,10 +283,11 @@ def _existing(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if "\x00" in str(path):
             raise InvalidRequestError("A path holds a NUL character.", param="paths")
-        absolute = path.expanduser().absolute()
+        absolute = path
         try:
+            absolute = path.expanduser().absolute()
             there = absolute.exists()
-        except OSError:
+        except (OSError, RuntimeError):  # too long a name; "~nobody"
             there = False
         if not there:
             raise InvalidRequestError(

@@ -22,7 +22,7 @@ from quinze.server.encoding import Json
 from quinze.server.errors import error_body, log
 from quinze.server.events import EventStream, data_event
 from quinze.server.openai.protocol import ChatRequest, CompletionRequest, plain, usage_body
-from quinze.server.threads import Pump, cancellable
+from quinze.server.threads import Pump, cancellable, in_thread
 from quinze.service.service import Service
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ async def respond(
     stream: Callable[[LLM, threading.Event], Iterator[Delta]],
 ) -> Response:
     service: Service = request.app.state.service
+    await in_thread(service.models.require, asked.model)
     if asked.stream:
         return await _streamed(request, service, asked, shape, stream)
 

@@ -55,6 +55,8 @@ async def search(request: Request) -> Response:
 async def ask(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = await json_body(request, AskRequest)
+    if asked.model:
+        await in_thread(service.models.require, asked.model)
 
     def work(cancel: threading.Event) -> Iterator[AnswerEvent]:
         return service.stream_ask(

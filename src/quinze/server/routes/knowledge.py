@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from quinze.errors import InvalidRequestError, TooLargeError
 from quinze.server.body import body_pieces, json_body
 from quinze.server.encoding import Json
+from quinze.server.routes.given import given_path
 from quinze.server.threads import in_thread
 from quinze.service.service import Service
 
@@ -103,7 +103,6 @@ async def upload(request: Request) -> Response:
 async def add_paths(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = await json_body(request, AddPaths)
-    job = await in_thread(
-        service.add_paths, request.path_params["name"], [Path(path) for path in asked.paths]
-    )
+    paths = [given_path(path, "paths") for path in asked.paths]
+    job = await in_thread(service.add_paths, request.path_params["name"], paths)
     return Json(job.snapshot(), 202)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from quinze.errors import ModelNotFoundError
 from quinze.server.body import json_body
 from quinze.server.encoding import Json
+from quinze.server.routes.given import given_path
 from quinze.server.threads import in_thread
 from quinze.service.model_info import ModelInfo
 from quinze.service.service import Service
@@ -35,7 +33,7 @@ async def list_models(request: Request) -> Response:
 async def link_model(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = await json_body(request, LinkModel)
-    return Json(await in_thread(service.models.add, Path(asked.path), asked.name), 201)
+    return Json(await in_thread(service.models.add, given_path(asked.path, "path"), asked.name), 201)
 
 
 async def show_model(request: Request) -> Response:
@@ -50,11 +48,5 @@ async def forget_model(request: Request) -> Response:
 
 
 async def _known(request: Request) -> str:
-    """A name only: a path in a URL is nobody's model."""
     service: Service = request.app.state.service
-    name: str = request.path_params["name"]
-    if name not in await in_thread(service.models.names):
-        raise ModelNotFoundError(
-            f"There is no model {name[:200]!r}.", hint="GET /api/models lists them.", param="name"
-        )
-    return name
+    return await in_thread(service.models.require, request.path_params["name"])
