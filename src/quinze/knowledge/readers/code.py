@@ -1,6 +1,6 @@
 """Source code: every function, method and class head a block of its own, with its name and its lines.
 
-The grammars are tree-sitter's, which find their way through broken source too. Every line of the file (but for
+The grammars are tree-sitter's, which find their way through broken source too. Every line of the file (save
 blank ones) stands in exactly one block, unchanged. What no definition holds, and files whose grammar finds
 nothing, come in windows that end at blank lines.
 """
@@ -123,7 +123,7 @@ def _walk(node: Any, language: Language, lines: Sequence[str], prefix: str, dept
             yield from _class(
                 child, inner, _leading(children, index, lines), language, lines, _join(prefix, name), depth
             )
-        elif child.type in language.transparent and depth < DEEPEST:
+        elif (child.type in language.transparent or child.type == "ERROR") and depth < DEEPEST:
             yield from _walk(child, language, lines, prefix, depth + 1)
 
 
@@ -144,6 +144,8 @@ def _class(
 
 def _unwrap(node: Any, language: Language) -> Any:
     """The definition within decorators, exports and template heads."""
+    if node.type == "expression_statement" and node.named_child(0).type in language.containers:
+        return node.named_child(0)  # TypeScript's namespaces
     while node.type in language.wrappers:
         held = node.child_by_field_name("definition") or node.child_by_field_name("declaration")
         if held is None:
@@ -156,7 +158,7 @@ def _unwrap(node: Any, language: Language) -> Any:
 
 
 def _name(node: Any, language: Language) -> str:
-    """The name of a definition; "" when it has none, or is none after all (a variable that holds a number)."""
+    """The name of a definition; "" when it has none, or is none after all (a variable with a number)."""
     kind = node.type
     if kind not in language.leaves and kind not in language.containers:
         return ""
