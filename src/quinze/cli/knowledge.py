@@ -15,8 +15,8 @@ from quinze.errors import DocumentError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from quinze.knowledge.results import IngestReport
     from quinze.knowledge.knowledge_base import DocumentInfo
+    from quinze.knowledge.results import IngestReport
     from quinze.rag.pipeline import Answer, AnswerEvent, Searched
 
 
