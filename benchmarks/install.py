@@ -1,7 +1,7 @@
 """How long does a person wait for `pip install .`, beside llama-cpp-python's?
 
     python benchmarks/install.py             ours, in a fresh virtual environment, packages in pip's cache
-    python benchmarks/install.py --peer      llama-cpp-python from its source package, the same way (many minutes)
+    python benchmarks/install.py --peer      llama-cpp-python from its source package, the same way (minutes)
 
 Prints seconds, what lies on the disk afterwards, and the versions.
 """
@@ -27,9 +27,8 @@ def main() -> None:
     )
     parser.add_argument("--peer", action="store_true", help=f"also build {PEER}")
     arguments = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    print(f"{machine}, Python {platform.python_version()}")
     install("quinze", [str(ROOT)])
     if arguments.peer:
         install(PEER, ["--no-binary", PEER, "--no-cache-dir", PEER])
