@@ -1,4 +1,4 @@
-"""Charts of Word and PowerPoint files: their cached numbers as rows of a table, categories down, series across."""
+"""Charts of Word and PowerPoint files: their cached numbers as a table, categories down, series across."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""CSV and its kin: the encoding and the delimiter are found, quoted cells may hold both, and rows have their names.
+"""CSV and its kin: the encoding and the delimiter are found, quoted cells may hold both, and rows have their
+names.
 
 Place: cells, as a spreadsheet would name them once it has opened the file.
 """
@@ -45,7 +46,7 @@ def read(path: Path, report: Report) -> Document:
 
 
 def find_delimiter(content: str) -> tuple[int, str]:
-    """(lines that only speak to Excel, delimiter): the one that cuts most rows into the same number of cells."""
+    """(lines that only speak to Excel, delimiter): the one that cuts most rows into as many cells."""
     first, _, _ = content.partition("\n")
     if first.lower().startswith("sep=") and len(first.strip()) == 5:
         return 1, first.strip()[4]

@@ -57,7 +57,7 @@ class _Paragraph:
 
 
 class _Story:
-    """Reads stories (body, header, note, ...) of one document; counts paragraphs and tables over all of them."""
+    """Reads stories (body, header, note, ...); counts paragraphs and tables over all of them."""
 
     def __init__(self, package: Package, main: str, report: Report) -> None:
         self._package = package

@@ -1,4 +1,4 @@
-"""Styles and numbering of a Word file: which paragraph is a heading, of what level, and which number it bears.
+"""Styles and numbering of a Word file: which paragraph is a heading, of what level, with which number.
 
 Word stores "2.1" nowhere: it counts. So do we, by the rules of numbering.xml (ISO 29500-1, 17.9).
 """
@@ -128,7 +128,7 @@ class Numbering:
         return next((index for index, level in levels.items() if level.style == style_id), 0)
 
     def next(self, num_id: str, level: int) -> str | None:
-        """What stands before the next paragraph of that list: "2.1", "(a)", "" for a bullet; None for no list."""
+        """What stands before the next paragraph of that list: "2.1", "" for a bullet; None for no list."""
         found = self._lists.get(num_id)
         if found is None or level not in found.levels:
             return None

@@ -164,7 +164,7 @@ class _Reading:
             self._equation(each)
 
     def _alternative(self, element: Element) -> None:
-        """Take what a modern program shows; what stands there for old ones only if the other holds nothing."""
+        """Take what a modern program shows; what old ones show only if the other holds nothing."""
         choices = [child for child in element if child.tag == f"{MC}Choice"]
         others = [child for child in element if child.tag == f"{MC}Fallback"]
         for each in (*choices, *others):

@@ -16,7 +16,8 @@ _ACCENTS = {"̂": "hat", "̃": "tilde", "̄": "bar", "̅": "bar", "⃗": "vec", 
 _SKIPPED = frozenset(
     f"{M}{name}Pr"
     for name in (
-        "r", "ctrl", "f", "sSup", "sSub", "sSubSup", "sPre", "rad", "nary", "func", "d", "m", "acc", "bar", "limLow",
+        "r", "ctrl", "f", "sSup", "sSub", "sSubSup", "sPre", "rad", "nary", "func", "d", "m", "acc", "bar",
+        "limLow",
         "limUpp", "groupChr", "eqArr", "box", "borderBox", "phant", "arg", "oMathPara",
     )
 )  # fmt: skip
@@ -122,7 +123,8 @@ def _limit(mark: str) -> Callable[[Element], str]:
 
 
 _BUILDERS: dict[str, Callable[[Element], str]] = {
-    "f": _fraction, "sSup": _super, "sSub": _sub, "sSubSup": _both, "sPre": _before, "rad": _root, "nary": _nary,
+    "f": _fraction, "sSup": _super, "sSub": _sub, "sSubSup": _both, "sPre": _before, "rad": _root,
+    "nary": _nary,
     "func": _function, "d": _delimited, "m": _matrix, "eqArr": _lines, "acc": _accent,
     "limLow": _limit("_"), "limUpp": _limit("^"),
 }  # fmt: skip

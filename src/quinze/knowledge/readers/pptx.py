@@ -1,6 +1,6 @@
 """PowerPoint: slide by slide, the title first, then every shape in reading order, then notes and comments.
 
-Place: slide; in tables and charts, table and row; `part` is "notes", "comment", "chart", ... beside the running text.
+Place: slide; in tables, table and row; `part` is "notes", "comment", "chart", ... beside the running text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tables on one sheet: a sheet is a plane of cells, and what stands apart on it is read apart.
 
-Given rows of strings; returns blocks whose place names the cells. Blank rows divide; blank columns divide what are
-two tables side by side, not a form whose labels and values stand apart. Knows nothing of files.
+Given rows of strings; returns blocks whose place names the cells. Blank rows divide; blank columns divide
+what are two tables side by side, not a form whose labels and values stand apart. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class _Table:
 def _merges(
     rows: Rows, region: Region, merged: Merged
 ) -> tuple[dict[tuple[int, int], str], dict[tuple[int, int], str]]:
-    """(row, column) -> text, for the cells below and to the right of the cell that holds a merged cell's text."""
+    """(row, column) -> text, for the cells below and to the right of the one that holds a merged cell's text."""
     below: dict[tuple[int, int], str] = {}
     right: dict[tuple[int, int], str] = {}
     for (top, left), (bottom, last) in merged:

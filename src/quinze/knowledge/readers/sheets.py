@@ -78,7 +78,8 @@ def _read_sheet(
         return
     if sheet.total_height * sheet.total_width > MOST_CELLS:
         report.warn(
-            f"Sheet {name} spans {sheet.total_height:,} rows by {sheet.total_width:,} columns; it was left out."
+            f"Sheet {name} spans {sheet.total_height:,} rows by {sheet.total_width:,} columns; "
+            "it was left out."
         )
         return
     rows = [[shown(cell) for cell in row] for row in sheet.to_python(skip_empty_area=False)]
