@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+import threading
 
 import msgspec
 import snowballstemmer
@@ -32,11 +32,14 @@ TOKEN_CHARACTERS = "_.+#"
 """Beside ASCII letters, digits and everything outside ASCII."""
 
 _PIECE = re.compile(
-    rf"(?P<cjk>[{CJK}]+)"
-    r"|(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d|[A-Za-z_])|\d+(?:\.\d+)*(?!\d|[A-Za-z_]))"
-    r"|(?P<sign>[A-Za-z](?:\+\+|#)(?!\w))"
-    rf"|(?P<word>[^\W{CJK}]+(?:['’][a-zA-Z]{{1,2}}(?!\w))?)"
+    rf"[{CJK}]+"
+    r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d|[A-Za-z_])|\d+(?:\.\d+)*(?!\d|[A-Za-z_])"
+    r"|[A-Za-z](?:\+\+|#)(?!\w)"
+    rf"|[^\W{CJK}]+(?:['’][a-zA-Z]{{1,2}}(?!\w))?"
 )
+_IS_CJK = re.compile(f"[{CJK}]")
+_IS_NUMBER = re.compile(r"[\d.,]+")
+_IS_SIGN = re.compile(r"[A-Za-z](?:\+\+|#)")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W_A-Za-z\d]+")
 _POSSESSIVE = re.compile(r"['’]\w+$")
 
@@ -58,13 +61,14 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Analyzer:
-    """Texts -> tokens. Holds the stems it has met; give one to a knowledge base and keep it."""
+    """Texts -> tokens. Remembers the words it has met: keep one. May be shared by threads."""
 
-    MOST_STEMS = 100_000
+    MOST_REMEMBERED = 200_000
 
     def __init__(self) -> None:
         self._stemmer = snowballstemmer.stemmer("english")
-        self._stems: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._remembered: dict[str, tuple[str, ...]] = {}
 
     def tokens(self, text: str) -> list[str]:
         """Every token of a text, in order, repeated as often as it stands there.
@@ -73,47 +77,42 @@ class Analyzer:
         ['parsearg', 'pars', 'arg', '中', '中文', '文', '文字', '字']
         """
         out: list[str] = []
-        for kind, piece in _pieces(text):
-            if kind == "cjk":
+        remembered = self._remembered
+        for piece in _PIECE.findall(normalize(text)):
+            tokens = remembered.get(piece)
+            if tokens is not None:
+                out += tokens
+            elif _IS_CJK.match(piece):
                 out.append(piece[0])
                 for left, right in itertools.pairwise(piece):
                     out += (left + right, right)
-            elif kind == "word":
-                out += self._word(piece)
             else:
-                out += _number(piece) if kind == "number" else [piece.lower()]
+                out += self._spaced(piece)
         return out
 
     def query(self, text: str) -> Query:
-        """What of a question to look up. If nothing else is left, its function words are looked up after
-        all."""
+        """What of a question to look up; if nothing else is left, its function words after all."""
         terms: dict[str, None] = {}
         weak: dict[str, None] = {}
         runs: list[tuple[str, ...]] = []
         numbers: set[str] = set()
-        for kind, piece in _pieces(text):
-            if kind == "cjk":
+        for piece in _PIECE.findall(normalize(text)):
+            if _IS_CJK.match(piece):
                 self._cjk_query(piece, terms, weak, runs)
                 continue
-            tokens = (
-                self._word(piece)
-                if kind == "word"
-                else _number(piece)
-                if kind == "number"
-                else [piece.lower()]
-            )
-            if kind == "word" and _POSSESSIVE.sub("", piece.lower()) in FUNCTION_WORDS:
+            tokens = self._spaced(piece)
+            if _POSSESSIVE.sub("", piece.lower()) in FUNCTION_WORDS:
                 weak.update(dict.fromkeys(tokens[:1]))
                 continue
-            if kind == "number":
+            is_number = _IS_NUMBER.fullmatch(piece) is not None
+            if is_number:
                 numbers.update(tokens)
             terms.update(dict.fromkeys(tokens))
             # Of an identifier each part counts for itself, and the whole for every part.
-            runs += (
-                [(part, tokens[0]) for part in tokens[1:]]
-                if kind == "word" and tokens[1:]
-                else [tuple(tokens)]
-            )
+            if len(tokens) > 1 and not is_number:
+                runs += [(part, tokens[0]) for part in tokens[1:]]
+            elif tokens:
+                runs.append(tokens)
         if not terms:
             return Query(tuple(weak), tuple((term,) for term in weak), (), frozenset())
         return Query(tuple(terms), tuple(dict.fromkeys(runs)), tuple(weak), frozenset(numbers))
@@ -136,25 +135,37 @@ class Analyzer:
                     weak[character] = None
                 terms.update(dict.fromkeys(near))
 
-    def _word(self, word: str) -> list[str]:
-        word = _POSSESSIVE.sub("", word)
-        parts = _PARTS.findall(word) if not word.isalpha() or not (word.islower() or word.istitle()) else []
+    def _spaced(self, piece: str) -> tuple[str, ...]:
+        """The tokens of a word, a number or a sign, of a script with spaces."""
+        tokens = self._remembered.get(piece)
+        if tokens is None:
+            if _IS_NUMBER.fullmatch(piece):
+                tokens = _number(piece)
+            elif _IS_SIGN.fullmatch(piece):
+                tokens = (piece.lower(),)
+            else:
+                tokens = self._word(_POSSESSIVE.sub("", piece))
+            if len(self._remembered) >= self.MOST_REMEMBERED:
+                self._remembered = {}
+            self._remembered[piece] = tokens
+        return tokens
+
+    def _word(self, word: str) -> tuple[str, ...]:
         whole = strip_accents(word.lower()).strip("_")
         if not whole:
-            return []
-        tokens = [self._stem(whole)]
+            return ()
+        tokens: tuple[str, ...] = (self._stem(whole),)
+        parts = [] if word.islower() and word.isalpha() else _PARTS.findall(word)
         if len(parts) > 1:
-            tokens += [self._stem(strip_accents(part.lower())) for part in parts]
+            tokens += tuple(self._stem(strip_accents(part.lower())) for part in parts)
         return tokens
 
     def _stem(self, word: str) -> str:
         if len(word) < 3 or not word.isascii() or not word.isalpha():
             return word
-        stem = self._stems.get(word)
-        if stem is None:
-            if len(self._stems) >= self.MOST_STEMS:
-                self._stems.clear()
-            stem = self._stems[word] = self._stemmer.stemWord(word)
+        # The stemmer keeps its place in the word in itself.
+        with self._lock:
+            stem: str = self._stemmer.stemWord(word)
         return stem
 
 
@@ -167,20 +178,14 @@ def match_expression(terms: tuple[str, ...]) -> str:
     return " OR ".join('"' + term.replace('"', '""') + '"' for term in terms)
 
 
-def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    for found in _PIECE.finditer(normalize(text)):
-        assert found.lastgroup is not None
-        yield found.lastgroup, found.group()
-
-
 def _is_content(pair: str) -> bool:
     return pair in CONTENT_PAIRS or not (pair[0] in FUNCTION_CHARACTERS or pair[1] in FUNCTION_CHARACTERS)
 
 
-def _number(written: str) -> list[str]:
+def _number(written: str) -> tuple[str, ...]:
     whole = written.replace(",", "")
     short = whole.lstrip("0") or "0"
     if short.count(".") == 1:
         short = short.rstrip("0").rstrip(".")
     short = "0" + short if short.startswith(".") else short or "0"
-    return [whole] if short == whole else [whole, short]
+    return (whole,) if short == whole else (whole, short)

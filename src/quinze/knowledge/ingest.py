@@ -29,6 +29,7 @@ from quinze.knowledge.chunking import Chunk, chunk_document
 from quinze.knowledge.document import Document
 from quinze.knowledge.folders import Found, find_files
 from quinze.knowledge.fulltext import Analyzer
+from quinze.knowledge.ranking import is_function_word
 from quinze.knowledge.results import Failure, IngestEvent, IngestReport
 from quinze.knowledge.retriever import context_text
 from quinze.knowledge.stores.sqlite import ChunkRow, Entry, Known, SQLiteStore
@@ -296,8 +297,8 @@ class Ingest:
         begun = time.perf_counter()
         document = sayable(document)
         chunks = chunk_document(document)
-        rows = [self._row(file, document, chunk) for chunk in chunks]
-        vectors = self._embed(file, document, chunks)
+        rows = chunk_rows(file.name, document, chunks, self._analyzer)
+        vectors = self._embed(indexed_texts(file.name, document, chunks))
         if vectors is None:
             return
         twins = [other.name for other in self._store.same_content(outcome.sha256) if other.key != file.key]
@@ -316,25 +317,7 @@ class Ingest:
             self._updated += 1
         self._tell(file, "ready", pages=document.pages, seconds=entry.seconds)
 
-    def _row(self, file: Found, document: Document, chunk: Chunk) -> ChunkRow:
-        body = self._analyzer.tokens(chunk.body)
-        digest = hashlib.blake2b(" ".join(body).encode(), digest_size=8).digest()
-        part = chunk.pieces[0]
-        return ChunkRow(
-            first_block=chunk.first_block,
-            blocks=len(chunk.pieces),
-            start=part.start,
-            stop=part.end,
-            headings=chunk.headings,
-            context=" ".join(self._analyzer.tokens(context_text(file.name, document.title, chunk.headings))),
-            body=" ".join(body),
-            text_hash=int.from_bytes(digest, "little", signed=True),
-        )
-
-    def _embed(self, file: Found, document: Document, chunks: list[Chunk]) -> Vectors | None:
-        texts = [
-            context_text(file.name, document.title, chunk.headings) + "\n" + chunk.body for chunk in chunks
-        ]
+    def _embed(self, texts: list[str]) -> Vectors | None:
         parts = [self._embedder.embed([])]
         for start in range(0, len(texts), EMBED_AT_ONCE):
             if self._cancel.is_set():
@@ -382,6 +365,38 @@ class Ingest:
             self._progress(
                 msgspec.convert(base | {"done": self._done, "total": self._total} | fields, IngestEvent)
             )
+
+
+def indexed_texts(name: str, document: Document, chunks: Sequence[Chunk]) -> list[str]:
+    """What is embedded of each chunk: what stands above it, then its own text."""
+    return [f"{context_text(name, document.title, chunk.headings)}\n{chunk.body}" for chunk in chunks]
+
+
+def chunk_rows(name: str, document: Document, chunks: Sequence[Chunk], analyzer: Analyzer) -> list[ChunkRow]:
+    """Each chunk as the store takes it, with its tokens."""
+    rows = []
+    contexts: dict[tuple[str, ...], str] = {}
+    for chunk in chunks:
+        if chunk.headings not in contexts:
+            context = analyzer.tokens(context_text(name, document.title, chunk.headings))
+            contexts[chunk.headings] = " ".join(context)
+        tokens = analyzer.tokens(chunk.body)
+        body = " ".join(tokens)
+        digest = hashlib.blake2b(body.encode(), digest_size=8).digest()
+        part = chunk.pieces[0]
+        row = ChunkRow(
+            first_block=chunk.first_block,
+            blocks=len(chunk.pieces),
+            start=part.start,
+            stop=part.end,
+            headings=chunk.headings,
+            context=contexts[chunk.headings],
+            body=body,
+            length=sum(not is_function_word(token) for token in tokens),
+            text_hash=int.from_bytes(digest, "little", signed=True),
+        )
+        rows.append(row)
+    return rows
 
 
 def hash_file(path: Path, cancel: threading.Event) -> str:

@@ -1,72 +1,49 @@
 """A question -> the passages that answer best, and the account of how they were found.
 
-Two rankings see every passage: BM25 over words, and the likeness of vectors. Each is brought to 0..1 among
-the candidates of this question and they are added by weight; passages that hold more of the question's
-informative words, that stand under matching headings, or whose file or page the question names, rise. Then
-copies are folded and no document takes all places. The best score is lowered by how much of the question it
-covers at all, so that a score near 0 means "nothing here is about this".
+Two searches see every passage: FTS5 over words, and the likeness of vectors. The best of each are candidates,
+whose text is then looked at: BM25 and likeness are brought to 0..1 among them and added by weight; passages
+that hold more of the question's informative words, or whose file or page the question names, rise. Then
+copies are folded, and no document takes all places. All scores are scaled by how much of the question the
+best passage covers at all, so that a score near 0 means "nothing here is about this".
 """
 
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from quinze.embeddings.embedder import Embedder, Vectors
-from quinze.embeddings.folding import CJK, fold
+from quinze.embeddings.folding import fold
 from quinze.errors import InvalidRequestError
+from quinze.knowledge import ranking
 from quinze.knowledge.chunking import Piece, cut, indexed_text, span
 from quinze.knowledge.document import Block, Place
 from quinze.knowledge.fulltext import Analyzer, Query, match_expression
+from quinze.knowledge.ranking import Collection, Terms, Weights
 from quinze.knowledge.results import Dropped, Hit, Search
 from quinze.knowledge.stores.sqlite import SQLiteStore, StoredChunk
 from quinze.knowledge.vector_index import Ids, VectorIndex
 
-Scores = npt.NDArray[np.float64]
-
 MOST_QUERY_CHARACTERS = 20_000
-
-
-class Weights(msgspec.Struct, frozen=True):
-    """What counts how much. Measured by benchmarks/knowledge_search.py."""
-
-    vector: float = 0.5
-    """Share of the vectors in the sum of both rankings; the words have the rest."""
-    hashing_vector: float = 0.2
-    """The same for the hashing embedder, whose vectors know spellings only."""
-    coverage: float = 0.5
-    """Added for a passage that holds every informative word of the question."""
-    focus: float = 0.25
-    """Added when a single block (a row, a paragraph) holds them all."""
-    named_file: float = 1.0
-    named_page: float = 0.3
-    context: float = 1.5
-    """How often a word in the title or a heading counts, one in the text counting once."""
-    numbers: float = 1.5
-    """How much more a number of the question weighs than a word as rare."""
+MOST_RESULTS = 1000
 
 
 class Limits(msgspec.Struct, frozen=True):
-    candidates: int = 100
-    """Of each ranking."""
-    looked_at: int = 32
-    """Candidates whose text is read, at least; with k results, 3 k at least."""
-    common: float = 0.2
-    """A term in more than this share of all passages is not looked up while rarer ones are there: it tells
-    passages hardly apart, and FTS5 would have to score each of them."""
-    common_from: int = 200
-    """Number of passages from which on that is done."""
+    by_words: int = 40
+    """Candidates from FTS5, at least; with k results, 3 k at least."""
+    by_vector: int = 20
+    matches: int = 20_000
+    """Of the question's terms, the commonest are not looked up while together they would match more passages
+    than this: FTS5 scores each match. They still count in the ranking of what the others find."""
     of_one_document: float = 0.6
     """Share of the k places that one document may take while others come near."""
-    near: float = 0.6
+    near: float = 0.7
     """What "near" is: this share of the score that would be replaced."""
     alike: float = 0.9
     """Passages that share this much of their words are copies."""
@@ -77,12 +54,21 @@ class Candidate(msgspec.Struct):
 
     chunk: StoredChunk
     blocks: tuple[Block, ...]
+    context: list[str]
+    terms: Terms
+    place: Place
     words: float
     vector: float
-    tokens: frozenset[str]
     coverage: float
-    place: Place
     score: float = 0.0
+
+
+class _State(msgspec.Struct, frozen=True):
+    """What is known of the whole base at one version of it; exchanged as one, so that threads agree."""
+
+    average_length: float
+    names: list[tuple[int, str]]
+    counts: dict[str, int]
 
 
 class Retriever:
@@ -98,263 +84,221 @@ class Retriever:
     ) -> None:
         self._store, self._embedder, self._analyzer = store, embedder, analyzer
         self.weights, self.limits = weights or Weights(), limits or Limits()
-        self._vector_share = (
-            self.weights.hashing_vector if embedder.id.startswith("hashing") else self.weights.vector
-        )
+        hashing = embedder.id.startswith("hashing")
+        self._vector_share = self.weights.hashing_vector if hashing else self.weights.vector
         self._index = VectorIndex(embedder.dimensions)
         self._lock = threading.Lock()
-        self._counts: dict[str, int] = {}
-        self._names: list[tuple[int, str]] = []
+        self._state: _State | None = None
 
     def search(self, question: str, k: int) -> Search:
         begun = time.perf_counter()
-        self._check(question, k)
+        _check(question, k)
         query = self._analyzer.query(question)
-        self._refresh()
-        ids, likeness = self._index.scores(self._embedder.embed_queries([question])[0])
+        folded = fold(question)
+        state = self._refresh(query)
+        ids, products = self._index.scores(self._embedder.embed_queries([question])[0])
+        likeness = _Likeness(ids, products)
         ready, _, chunks, _ = self._store.counts()
-        rarity = self._rarity(query, len(ids))
-        looked_up, notes = self._worth_looking_up(query, len(ids))
-        named = self._named_documents(question)
-        words = self._words(looked_up, named)
-        vectors = _Lookup(ids, likeness)
-        candidates = self._candidates(k, words, vectors, named)
-        stored = self._store.chunks([chunk_id for chunk_id, _ in candidates])
-        looked_at = [
-            self._examine(stored[chunk_id], words.get(chunk_id, 0.0), vectors[chunk_id], query, rarity)
-            for chunk_id, _ in candidates
-            if chunk_id in stored
-        ]
-        base = dict(candidates)
-        level = max((_level(c.coverage, c.vector) for c in looked_at), default=0.0)
-        best_possible = sum(_fts5_rarity(len(ids), self._counts.get(term, 0)) for term in looked_up) * 2.2
-        for candidate in looked_at:
-            candidate.score = self._score(candidate, base[candidate.chunk.id], question, named, query, rarity)
-        top = max((c.score for c in looked_at), default=0.0)
-        for candidate in looked_at:
-            candidate.score = level * candidate.score / top if top > 0 else 0.0
-        looked_at.sort(key=lambda c: (-c.score, c.chunk.id))
+        collection = Collection(len(ids), state.average_length, state.counts)
+        present = [term for term in query.terms if state.counts[term] > 0]
+        named = {document for document, name in state.names if ranking.names_document(folded, name)}
+
+        candidates = self._candidates(k, present, state, likeness, named)
+        looked_at = self._look_at(candidates, query, present, collection, likeness)
+        self._score(looked_at, folded, query, collection, named)
         kept, dropped = self._choose(looked_at, k)
+        best = ranking.best_possible_bm25(present, collection, self.weights)
         return Search(
-            hits=[self._hit(c, best_possible) for c in kept],
+            hits=[_hit(candidate, best) for candidate in kept],
             documents=ready,
             chunks=chunks,
             unread=self._store.unread(),
-            terms=list(looked_up),
+            terms=present,
             dropped=dropped,
-            notes=notes,
+            notes=_notes(query, state),
             seconds=time.perf_counter() - begun,
         )
 
-    # -- the two rankings
-
-    def _words(self, terms: tuple[str, ...], named: frozenset[int]) -> dict[int, float]:
-        if not terms:
-            return {}
-        expression = match_expression(terms)
-        weights = (self.weights.context, 1.0)
-        found = dict(self._store.match(expression, self.limits.candidates, weights))
-        for document in named:
-            found |= dict(self._store.match_in(expression, document, self.limits.candidates, weights))
-        return found
+    # -- candidates
 
     def _candidates(
-        self, k: int, words: dict[int, float], vectors: _Lookup, named: frozenset[int]
-    ) -> list[tuple[int, float]]:
-        """(chunk id, fused score) of those worth reading, best first."""
-        union = list(dict.fromkeys([*words, *vectors.best(self.limits.candidates)]))
+        self, k: int, present: Sequence[str], state: _State, likeness: _Likeness, named: set[int]
+    ) -> list[int]:
+        found = likeness.best(max(self.limits.by_vector, k))
+        terms = self._worth_looking_up(present, state)
+        count = max(self.limits.by_words, 3 * k)
+        if terms:
+            expression = match_expression(tuple(terms))
+            by_words = self._store.match(expression, count, (self.weights.context, 1.0))
+            found = [chunk for chunk, _ in by_words] + found
         for document in named:
-            union += [
-                chunk for chunk in vectors.within(self._store.chunk_run(document)) if chunk not in words
-            ]
-        union = list(dict.fromkeys(union))
-        if not union:
-            return []
-        by_words = np.array([words.get(chunk, 0.0) for chunk in union])
-        by_vector = np.maximum(np.array([vectors[chunk] for chunk in union]), 0.0)
-        fused = (1 - self._vector_share) * _to_one(by_words) + self._vector_share * _to_one(by_vector)
-        if named:
-            starts = [self._store.chunk_run(document) for document in named]
-            fused += [any(a <= chunk < a + n for a, n in starts) for chunk in union]
-        order = np.argsort(-fused, kind="stable")[: max(self.limits.looked_at, 3 * k)]
-        return [(union[i], float(fused[i])) for i in order]
+            run = self._store.chunk_run(document)
+            found += likeness.within(run).best(count)
+            if terms:
+                within = self._store.match(expression, count, (self.weights.context, 1.0), within=run)
+                found += [chunk for chunk, _ in within]
+        return list(dict.fromkeys(found))
 
-    # -- one passage
+    def _worth_looking_up(self, present: Sequence[str], state: _State) -> list[str]:
+        """The rarest terms, as many as FTS5 can score in good time; two at least."""
+        chosen: list[str] = []
+        matches = 0
+        for term in sorted(present, key=lambda term: state.counts[term]):
+            matches += state.counts[term]
+            if matches > self.limits.matches and len(chosen) >= 2:
+                break
+            chosen.append(term)
+        return chosen
 
-    def _examine(
-        self, chunk: StoredChunk, words: float, vector: float, query: Query, rarity: dict[str, float]
-    ) -> Candidate:
-        blocks = own_blocks(chunk)
-        body = "\n".join(indexed_text(block) for block in blocks)
-        tokens = frozenset(self._analyzer.tokens(context_of(chunk) + "\n" + body))
-        return Candidate(
-            chunk=chunk, blocks=blocks, words=words, vector=vector, tokens=tokens,
-            coverage=_coverage(query, rarity, tokens), place=span(blocks),
-        )  # fmt: skip
+    # -- ranking
+
+    def _look_at(
+        self,
+        candidates: Sequence[int],
+        query: Query,
+        present: Sequence[str],
+        collection: Collection,
+        likeness: _Likeness,
+    ) -> list[Candidate]:
+        rarity = ranking.rarity(query, collection, self.weights)
+        looked_at = []
+        for chunk in self._store.chunks(candidates).values():
+            blocks = own_blocks(chunk)
+            context = self._analyzer.tokens(context_of(chunk))
+            body = self._analyzer.tokens("\n".join(indexed_text(block) for block in blocks))
+            terms = ranking.count_terms(context, body, self.weights.context)
+            candidate = Candidate(
+                chunk=chunk, blocks=blocks, context=context, terms=terms, place=span(blocks),
+                words=ranking.bm25(present, terms, collection, self.weights),
+                vector=max(likeness[chunk.id], 0.0),
+                coverage=ranking.coverage(query, rarity, terms.frequency),
+            )  # fmt: skip
+            looked_at.append(candidate)
+        return looked_at
 
     def _score(
         self,
-        candidate: Candidate,
-        fused: float,
-        question: str,
-        named: frozenset[int],
+        candidates: list[Candidate],
+        folded: str,
         query: Query,
-        rarity: dict[str, float],
-    ) -> float:
-        score = fused + self.weights.coverage * candidate.coverage
-        if candidate.coverage > 0 and self.weights.focus:
-            score += self.weights.focus * self._focus(candidate, query, rarity)
-        if candidate.chunk.document_id in named:
-            score += self.weights.named_file - 1.0
-        if _names_place(question, candidate.place):
-            score += self.weights.named_page
-        return score
+        collection: Collection,
+        named: set[int],
+    ) -> None:
+        """Give each candidate its score and sort them, best first."""
+        if not candidates:
+            return
+        rarity = ranking.rarity(query, collection, self.weights)
+        most_words = max(c.words for c in candidates) or 1.0
+        vectors = [c.vector for c in candidates]
+        low, high = min(vectors), max(vectors)
+        for c in candidates:
+            likeness = (c.vector - low) / (high - low) if high > low else float(high > 0)
+            c.score = (1 - self._vector_share) * c.words / most_words + self._vector_share * likeness
+            c.score += self.weights.coverage * c.coverage
+            if c.coverage and self.weights.focus:
+                c.score += self.weights.focus * self._focus(c, query, rarity)
+            if c.chunk.document_id in named:
+                c.score += self.weights.named_file
+            if ranking.names_place(folded, c.place):
+                c.score += self.weights.named_page
+        candidates.sort(key=lambda c: (-c.score, c.chunk.id))
+        top = candidates[0].score or 1.0
+        level = max(ranking.level(c.coverage, c.vector) for c in candidates)
+        for c in candidates:
+            c.score = min(level * c.score / top, 1.0)
 
     def _focus(self, candidate: Candidate, query: Query, rarity: dict[str, float]) -> float:
+        """The coverage of the best single block, with what stands above it."""
         if len(candidate.blocks) == 1:
             return candidate.coverage
-        context = frozenset(self._analyzer.tokens(context_of(candidate.chunk)))
+        context = set(candidate.context)
         return max(
-            _coverage(query, rarity, context.union(self._analyzer.tokens(indexed_text(block))))
+            ranking.coverage(query, rarity, context.union(self._analyzer.tokens(indexed_text(block))))
             for block in candidate.blocks
-        )
-
-    def _hit(self, candidate: Candidate, best_possible: float) -> Hit:
-        chunk = candidate.chunk
-        return Hit(
-            chunk_id=chunk.id,
-            document_id=chunk.document_id,
-            document=chunk.document,
-            title=chunk.title,
-            place=candidate.place,
-            text="\n".join(block.text for block in candidate.blocks),
-            blocks=candidate.blocks,
-            first_block=chunk.first_block,
-            score=round(candidate.score, 4),
-            scores={
-                "vector": round(max(candidate.vector, 0.0), 4),
-                "words": round(min(candidate.words / best_possible, 1.0), 4) if best_possible else 0.0,
-                "coverage": round(candidate.coverage, 4),
-            },
         )
 
     # -- choosing
 
     def _choose(self, ranked: list[Candidate], k: int) -> tuple[list[Candidate], list[Dropped]]:
-        kept: list[Candidate] = []
-        waiting: list[Candidate] = []
-        dropped: list[Dropped] = []
+        """The k to return, best first, and why the others are not among them."""
         share = max(2, math.ceil(k * self.limits.of_one_document))
-        taken: dict[int, int] = {}
+        unique: list[Candidate] = []
+        dropped: list[Dropped] = []
         for candidate in ranked:
-            twin = next((other for other in kept if self._alike(candidate, other)), None)
-            if twin is not None:
-                where = f"{twin.chunk.document}, {twin.place.label()}".rstrip(", ")
+            twin = next((other for other in unique if self._alike(candidate, other)), None)
+            if twin is None:
+                unique.append(candidate)
+            else:
+                where = ", ".join(part for part in (twin.chunk.document, twin.place.label()) if part)
                 dropped.append(_drop(candidate, f"the same text as in {where}"))
-            elif taken.get(candidate.chunk.document_id, 0) >= share:
-                waiting.append(candidate)
+        kept: list[Candidate] = []
+        crowded: list[Candidate] = []
+        taken: dict[int, int] = {}
+        for candidate in unique:
+            document = candidate.chunk.document_id
+            taken[document] = taken.get(document, 0) + 1
+            (kept if taken[document] <= share else crowded).append(candidate)
+        # A passage of a crowded document still goes before those of others that are far behind it.
+        chosen = kept[:k]
+        for candidate in crowded:
+            if len(chosen) < k:
+                chosen.append(candidate)
+            elif chosen[-1].score < self.limits.near * candidate.score:
+                dropped.append(_drop(chosen.pop(), f"not among the {k} best"))
+                chosen.append(candidate)
             else:
-                kept.append(candidate)
-                taken[candidate.chunk.document_id] = taken.get(candidate.chunk.document_id, 0) + 1
-        # One that waits because of its document still goes before those that are far behind it.
-        for candidate in waiting:
-            weaker = [
-                i for i, other in enumerate(kept[:k]) if other.score < self.limits.near * candidate.score
-            ]
-            if weaker or len(kept) < k:
-                kept.insert(weaker[0] if weaker else len(kept), candidate)
-            else:
-                dropped.append(
-                    _drop(candidate, f"{share} better passages of the same document are here already")
-                )
-        kept.sort(key=lambda c: (-c.score, c.chunk.id)) if not waiting else None
-        rest = [_drop(candidate, f"not among the {k} best") for candidate in kept[k:]]
-        return sorted(kept[:k], key=lambda c: (-c.score, c.chunk.id)), dropped + rest
+                dropped.append(_drop(candidate, f"{share} better passages are of the same document"))
+            chosen.sort(key=lambda c: (-c.score, c.chunk.id))
+        return chosen, dropped + [_drop(candidate, f"not among the {k} best") for candidate in kept[k:]]
 
     def _alike(self, a: Candidate, b: Candidate) -> bool:
         if a.chunk.text_hash == b.chunk.text_hash:
             return True
         if a.chunk.document_id == b.chunk.document_id:
             return False
-        together = len(a.tokens | b.tokens)
-        return together > 0 and len(a.tokens & b.tokens) >= self.limits.alike * together
+        left, right = a.terms.frequency.keys(), b.terms.frequency.keys()
+        most = self.limits.alike * max(len(left), len(right))
+        return min(len(left), len(right)) >= most and len(left & right) >= self.limits.alike * len(
+            left | right
+        )
 
     # -- what is known of the whole
 
-    def _refresh(self) -> None:
-        if self._index.refresh(self._store):
-            with self._lock:
-                self._counts = {}
-                self._names = [(d.id, d.name) for d in self._store.documents() if d.status == "ready"]
-
-    def _rarity(self, query: Query, n: int) -> dict[str, float]:
-        """The weight of each term in `coverage`: how rare it is (BM25's IDF, never negative)."""
-        missing = [term for term in query.terms if term not in self._counts]
-        if missing:
-            found = self._store.word_counts(missing)
-            with self._lock:
-                self._counts = self._counts | found
-        rarity = {}
-        for term in query.terms:
-            count = max(self._counts[term], 1)
-            rarity[term] = math.log1p(max(n - count, 0) / (count + 0.5) + 0.5)
-            if term in query.numbers:
-                rarity[term] *= self.weights.numbers
-        return rarity
-
-    def _worth_looking_up(self, query: Query, n: int) -> tuple[tuple[str, ...], list[str]]:
-        present = [term for term in query.terms if self._counts[term] > 0]
-        rare = [term for term in present if self._counts[term] <= self.limits.common * n]
-        notes = []
-        if n >= self.limits.common_from and rare and len(rare) < len(present):
-            common = [term for term in present if term not in rare]
-            notes.append(f"Too common here to tell passages apart: {', '.join(common)}.")
-            present = rare
-        absent = [term for term in query.terms if self._counts[term] == 0]
-        if absent:
-            notes.append(f"Nowhere in these documents: {', '.join(absent)}.")
-        return tuple(present), notes
-
-    def _named_documents(self, question: str) -> frozenset[int]:
-        """Documents whose file name stands in the question."""
-        folded = fold(question)
-        return frozenset(document for document, name in self._names if _is_named(folded, name))
-
-    def _check(self, question: str, k: int) -> None:
-        if not question.strip():
-            raise InvalidRequestError("The question is empty.", param="query")
-        if len(question) > MOST_QUERY_CHARACTERS:
-            raise InvalidRequestError(
-                f"The question has {len(question):,} characters; {MOST_QUERY_CHARACTERS:,} is the most.",
-                hint="Ask about one thing at a time.",
-                param="query",
-            )
-        if not 1 <= k <= 1000:
-            raise InvalidRequestError(f"k is {k}; it must lie between 1 and 1000.", param="k")
+    def _refresh(self, query: Query) -> _State:
+        with self._lock:
+            state = self._state
+            if self._index.refresh(self._store) or state is None:
+                names = [(info.id, info.name) for info in self._store.documents() if info.status == "ready"]
+                state = _State(self._store.average_length(), names, {})
+            missing = [term for term in query.terms if term not in state.counts]
+            if missing:
+                counts = state.counts | self._store.word_counts(missing)
+                state = msgspec.structs.replace(state, counts=counts)
+            self._state = state
+            return state
 
 
-class _Lookup:
+class _Likeness:
     """Likeness by chunk id, from two parallel arrays with ascending ids."""
 
-    def __init__(self, ids: Ids, likeness: Vectors) -> None:
-        self._ids, self._likeness = ids, likeness
+    def __init__(self, ids: Ids, products: Vectors) -> None:
+        self._ids, self._products = ids, products
 
     def __getitem__(self, chunk: int) -> float:
         at = int(np.searchsorted(self._ids, chunk))
-        return float(self._likeness[at]) if at < len(self._ids) and self._ids[at] == chunk else 0.0
+        return float(self._products[at]) if at < len(self._ids) and self._ids[at] == chunk else 0.0
 
     def best(self, count: int) -> list[int]:
-        if len(self._ids) > count:
-            at = np.argpartition(-self._likeness, count)[:count]
-        else:
-            at = np.arange(len(self._ids))
-        at = at[self._likeness[at] > 0]
-        ordered: list[int] = self._ids[at[np.argsort(-self._likeness[at], kind="stable")]].tolist()
+        """The ids of the `count` most alike, best first; none that is not alike at all."""
+        products = self._products
+        at = np.argpartition(-products, count)[:count] if len(products) > count else np.arange(len(products))
+        at = at[products[at] > 0]
+        ordered: list[int] = self._ids[at[np.argsort(-products[at], kind="stable")]].tolist()
         return ordered
 
-    def within(self, run: tuple[int, int], count: int = 20) -> list[int]:
+    def within(self, run: tuple[int, int]) -> _Likeness:
         a, b = np.searchsorted(self._ids, [run[0], run[0] + run[1]])
-        return _Lookup(self._ids[a:b], self._likeness[a:b]).best(count)
+        return _Likeness(self._ids[a:b], self._products[a:b])
 
 
 def own_blocks(chunk: StoredChunk) -> tuple[Block, ...]:
@@ -374,58 +318,45 @@ def context_text(name: str, title: str, headings: Sequence[str]) -> str:
     return "\n".join(dict.fromkeys(part for part in (stem, title, *headings) if part))
 
 
-def _coverage(query: Query, rarity: dict[str, float], tokens: frozenset[str]) -> float:
-    total = covered = 0.0
-    for run in query.runs:
-        weight = max(rarity[term] for term in run)
-        total += weight
-        if not tokens.isdisjoint(run):
-            covered += weight
-    return covered / total if total else 0.0
-
-
-def _level(coverage: float, vector: float) -> float:
-    """How far a passage is about the question at all, 0..1."""
-    return min(1.0, 0.85 * coverage + 0.15 * min(max(vector, 0.0) / 0.5, 1.0) + 0.0)
-
-
-def _to_one(scores: Scores) -> Scores:
-    low, high = float(scores.min()), float(scores.max())
-    if high > low:
-        return (scores - low) / (high - low)
-    return np.full_like(scores, 1.0 if high > 0 else 0.0)
-
-
-def _fts5_rarity(n: int, count: int) -> float:
-    return max(math.log((n - count + 0.5) / (count + 0.5)), 1e-6)
+def _hit(candidate: Candidate, best_possible: float) -> Hit:
+    chunk = candidate.chunk
+    return Hit(
+        chunk_id=chunk.id,
+        document_id=chunk.document_id,
+        document=chunk.document,
+        title=chunk.title,
+        place=candidate.place,
+        text="\n".join(block.text for block in candidate.blocks),
+        blocks=candidate.blocks,
+        first_block=chunk.first_block,
+        score=round(candidate.score, 4),
+        scores={
+            "vector": round(candidate.vector, 4),
+            "words": round(candidate.words / best_possible, 4) if best_possible else 0.0,
+            "coverage": round(candidate.coverage, 4),
+        },
+    )
 
 
 def _drop(candidate: Candidate, reason: str) -> Dropped:
     return Dropped(candidate.chunk.document, candidate.place, round(candidate.score, 4), reason)
 
 
-_PAGE = re.compile(r"(?:\bpage|\bp\.)\s*(\d+)|第\s*(\d+)\s*页", re.IGNORECASE)
-_SLIDE = re.compile(r"\bslide\s*(\d+)|第\s*(\d+)\s*张|幻灯片\s*(\d+)", re.IGNORECASE)
+def _notes(query: Query, state: _State) -> list[str]:
+    """The question's words that stand nowhere. Pairs across two Chinese words are no words of the
+    question."""
+    absent = ["".join(run[:1]) for run in query.runs if all(state.counts[term] == 0 for term in run)]
+    return [f"Nowhere in these documents: {', '.join(dict.fromkeys(absent))}."] if absent else []
 
 
-def _names_place(question: str, place: Place) -> bool:
-    folded = fold(question)
-    return _among(_PAGE.findall(folded), place.page or place.slide) or _among(
-        _SLIDE.findall(folded), place.slide
-    )
-
-
-def _among(found: Iterable[tuple[str, ...]], number: int | None) -> bool:
-    return number is not None and str(number) in {digits for groups in found for digits in groups if digits}
-
-
-def _is_named(folded_question: str, name: str) -> bool:
-    last = fold(PurePosixPath(name).name)
-    stem = PurePosixPath(last).stem
-    if last in folded_question:
-        return True
-    least = 2 if re.search(f"[{CJK}]", stem) else 4
-    if len(stem) < least or (stem.isascii() and stem.isalpha()):
-        # A plain word ("report") may be meant as a word; with its suffix it is surely a name.
-        return False
-    return re.search(rf"(?<![^\W{CJK}]){re.escape(stem)}(?![^\W{CJK}])", folded_question) is not None
+def _check(question: str, k: int) -> None:
+    if not question.strip():
+        raise InvalidRequestError("The question is empty.", param="query")
+    if len(question) > MOST_QUERY_CHARACTERS:
+        raise InvalidRequestError(
+            f"The question has {len(question):,} characters; {MOST_QUERY_CHARACTERS:,} is the most.",
+            hint="Ask about one thing at a time.",
+            param="query",
+        )
+    if not 1 <= k <= MOST_RESULTS:
+        raise InvalidRequestError(f"k is {k}; it must lie between 1 and {MOST_RESULTS:,}.", param="k")

@@ -49,6 +49,7 @@ CREATE TABLE documents (
     blocks INTEGER NOT NULL DEFAULT 0,
     chunks INTEGER NOT NULL DEFAULT 0,
     first_chunk INTEGER NOT NULL DEFAULT 0,
+    tokens INTEGER NOT NULL DEFAULT 0,
     added_at TEXT NOT NULL,
     seconds REAL NOT NULL DEFAULT 0
 );

@@ -84,6 +84,8 @@ class ChunkRow(msgspec.Struct, frozen=True):
     headings: tuple[str, ...]
     context: str
     body: str
+    length: int
+    """Tokens of the body that are no function words."""
     text_hash: int
 
 
@@ -157,8 +159,8 @@ class SQLiteStore:
             )
             first = self._put_chunks(db, document_id, chunks, vectors)
             db.execute(
-                "UPDATE documents SET blocks = ?, chunks = ?, first_chunk = ? WHERE id = ?",
-                (len(blocks), len(chunks), first, document_id),
+                "UPDATE documents SET blocks = ?, chunks = ?, first_chunk = ?, tokens = ? WHERE id = ?",
+                (len(blocks), len(chunks), first, sum(chunk.length for chunk in chunks), document_id),
             )
         return document_id
 
@@ -294,21 +296,15 @@ class SQLiteStore:
                 )  # fmt: skip
         return found
 
-    def match(self, expression: str, limit: int, weights: tuple[float, float]) -> list[tuple[int, float]]:
-        """(chunk id, BM25) of the chunks that match best, best first. Greater is better."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT rowid, -bm25(words, ?, ?) AS score FROM words WHERE words MATCH ?"
-                " ORDER BY score DESC LIMIT ?",
-                (*weights, expression, limit),
-            )
-            return [(rowid, score) for rowid, score in rows]
-
-    def match_in(
-        self, expression: str, document_id: int, limit: int, weights: tuple[float, float]
+    def match(
+        self, expression: str, limit: int, weights: tuple[float, float], within: tuple[int, int] | None = None
     ) -> list[tuple[int, float]]:
-        """The same among the chunks of one document."""
-        first, count = self.chunk_run(document_id)
+        """(chunk id, FTS5's BM25) of the chunks that match best, best first; greater is better.
+
+        weights  of the context, and of the body
+        within   (first chunk id, number of chunks): only among these
+        """
+        first, count = within or (1, 2**62)
         with self._reading() as db:
             rows = db.execute(
                 "SELECT rowid, -bm25(words, ?, ?) AS score FROM words WHERE words MATCH ?"
@@ -325,6 +321,13 @@ class SQLiteStore:
                 row = db.execute("SELECT doc FROM word_counts WHERE term = ?", (term,)).fetchone()
                 counts[term] = row[0] if row else 0
             return counts
+
+    def average_length(self) -> float:
+        """Tokens of a chunk that are no function words, on average."""
+        with self._reading() as db:
+            row = db.execute("SELECT total(tokens), sum(chunks) FROM documents").fetchone()
+            assert row is not None
+            return float(row[0] / row[1]) if row[1] else 0.0
 
     def counts(self) -> tuple[int, int, int, str | None]:
         """(ready documents, failed documents, chunks, time of the last addition)"""

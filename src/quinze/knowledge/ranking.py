@@ -1,0 +1,160 @@
+"""How well one passage answers a question, in numbers: BM25, coverage, focus, and what the question names.
+
+The two formulas are written to be read:
+
+    BM25(q, d) = sum over terms t of q:  idf(t) * tf (k1 + 1) / (tf + k1 (1 - b + b |d| / average |d|))
+    idf(t)     = ln(1 + (N - n + 0.5) / (n + 0.5))      N passages, n of them with t
+
+    coverage   = sum of the weights of the question's words that stand in d, over the sum of all their weights
+
+A word in the title or a heading counts `context` times; |d| counts neither function words nor titles. FTS5's
+own BM25 has a lower idf for common terms and is only used to find the candidates that are ranked by this one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+import msgspec
+
+from quinze.embeddings.folding import CJK, fold
+from quinze.embeddings.function_words import FUNCTION_CHARACTERS, FUNCTION_WORDS
+from quinze.knowledge.document import Place
+from quinze.knowledge.fulltext import Query
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """What counts how much. Measured by benchmarks/knowledge_search.py."""
+
+    k1: float = 1.6
+    b: float = 0.75
+    context: float = 1.5
+    """How often a word in the title or a heading counts, one in the text counting once."""
+    vector: float = 0.5
+    """Share of the vectors in the sum of both rankings; the words have the rest."""
+    hashing_vector: float = 0.2
+    """The same for the hashing embedder, whose vectors know spellings only."""
+    coverage: float = 0.2
+    """Added for a passage that holds every informative word of the question."""
+    focus: float = 0.1
+    """Added when a single block (a row, a paragraph) holds them all."""
+    named_file: float = 1.0
+    named_page: float = 0.3
+    numbers: float = 1.5
+    """How much more a number of the question weighs in `coverage` than a word as rare."""
+
+
+class Collection(msgspec.Struct, frozen=True):
+    """What BM25 must know of all passages."""
+
+    passages: int
+    average_length: float
+    counts: Mapping[str, int]
+    """In how many passages a term stands."""
+
+    def idf(self, term: str) -> float:
+        count = self.counts.get(term, 0)
+        return math.log1p((self.passages - count + 0.5) / (count + 0.5)) if count <= self.passages else 0.0
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """A passage as ranking sees it."""
+
+    frequency: Mapping[str, float]
+    """Term -> how often it stands there, the context's weight included."""
+    length: int
+
+
+def count_terms(context: Sequence[str], body: Sequence[str], weight: float) -> Terms:
+    frequency: Counter[str] = Counter(body)
+    length = sum(n for term, n in frequency.items() if not is_function_word(term))
+    weighted: dict[str, float] = dict(frequency)
+    for term in context:
+        weighted[term] = weighted.get(term, 0.0) + weight
+    return Terms(weighted, length)
+
+
+def is_function_word(term: str) -> bool:
+    return term in FUNCTION_WORDS or term in FUNCTION_CHARACTERS
+
+
+def bm25(terms: Iterable[str], passage: Terms, collection: Collection, weights: Weights) -> float:
+    k1, b = weights.k1, weights.b
+    relative = passage.length / collection.average_length if collection.average_length else 1.0
+    total = 0.0
+    for term in terms:
+        tf = passage.frequency.get(term, 0.0)
+        if tf:
+            total += collection.idf(term) * tf * (k1 + 1) / (tf + k1 * (1 - b + b * relative))
+    return total
+
+
+def best_possible_bm25(terms: Iterable[str], collection: Collection, weights: Weights) -> float:
+    """What no passage can exceed: every term without end."""
+    return sum(collection.idf(term) * (weights.k1 + 1) for term in terms)
+
+
+def rarity(query: Query, collection: Collection, weights: Weights) -> dict[str, float]:
+    """The weight of each term in `coverage`. What stands nowhere weighs as much as what stands once."""
+    found = {}
+    for term in query.terms:
+        count = max(collection.counts.get(term, 0), 1)
+        found[term] = 0.2 + math.log1p(max(collection.passages - count, 0) / (count + 0.5))
+        if term in query.numbers:
+            found[term] *= weights.numbers
+    return found
+
+
+def coverage(query: Query, rarity: Mapping[str, float], terms: Mapping[str, object] | set[str]) -> float:
+    """Share of the question's words, weighted by rarity, that stand among `terms`: 0..1."""
+    total = covered = 0.0
+    for run in query.runs:
+        weight = max(rarity[term] for term in run)
+        total += weight
+        if any(term in terms for term in run):
+            covered += weight
+    return covered / total if total else 0.0
+
+
+def level(coverage: float, vector: float) -> float:
+    """How far a passage is about the question at all, 0..1. A likeness of 0.5 between a question and a
+    passage is high for every embedder."""
+    return 0.85 * coverage + 0.15 * min(max(vector, 0.0) / 0.5, 1.0)
+
+
+# -- what the question names
+
+_PAGE = re.compile(r"(?:\bpage|\bp\.)\s*(\d+)|第\s*(\d+)\s*页", re.IGNORECASE)
+_SLIDE = re.compile(r"\bslide\s*(\d+)|第\s*(\d+)\s*张|幻灯片\s*(\d+)", re.IGNORECASE)
+
+
+def names_place(folded_question: str, place: Place) -> bool:
+    """Whether the question says "page 3" or “第3页” of a passage on page or slide 3."""
+    pages, slides = _PAGE.findall(folded_question), _SLIDE.findall(folded_question)
+    return _among(pages, place.page or place.slide) or _among(slides, place.slide)
+
+
+def names_document(folded_question: str, name: str) -> bool:
+    """Whether a document's file name stands in the question.
+
+    >>> names_document("what does bread.md say?", "recipes/bread.md"), names_document("what is bread?",
+    "bread.md") (True, False)
+    """
+    last = fold(PurePosixPath(name).name)
+    stem = PurePosixPath(last).stem
+    if last in folded_question:
+        return True
+    if len(stem) < 4 or (stem.isascii() and stem.isalpha()):
+        # A plain word ("report") may be meant as a word; with its suffix it is surely a name.
+        return False
+    if re.search(f"[{CJK}]", stem):
+        return stem in folded_question
+    return re.search(rf"(?<![^\W{CJK}]){re.escape(stem)}(?![^\W{CJK}])", folded_question) is not None
+
+
+def _among(found: Iterable[tuple[str, ...]], number: int | None) -> bool:
+    return number is not None and str(number) in {digits for groups in found for digits in groups if digits}
