@@ -1,7 +1,7 @@
 // Questions asked of a knowledge base since the page was opened, with their answers as they grow.
 
 import { api, asApiError, isAbort, type Answer, type ApiError, type Searched } from './api'
-import { MarkdownStream, type Block } from './markdown'
+import { answerBlocks, MarkdownStream, type Block } from './markdown'
 
 export class Asked {
   question: string
@@ -36,7 +36,7 @@ export class Asked {
         } else {
           this.answer = news.answer
           this.searched = news.answer.searched
-          this.blocks = new MarkdownStream(news.answer.answer).blocks
+          this.blocks = answerBlocks(news.answer.kind, news.answer.answer)
         }
       }
     } catch (error) {

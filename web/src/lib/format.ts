@@ -14,14 +14,23 @@ export function bytes(count: number): string {
   return `${unit && count < 10 ? count.toFixed(1) : Math.round(count)} ${UNITS[unit]}`
 }
 
-/** 0.42 -> "0.4 s", 75 -> "1 min 15 s" or "1 分 15 秒" */
+/** 0.042 -> "42 ms", 0.42 -> "0.4 s", 75 -> "1 min 15 s" or "1 分 15 秒" */
 export function seconds(count: number, language: Language): string {
   const zh = language === 'zh'
+  if (count < 0.1) return `${Math.round(count * 1000)} ${zh ? '毫秒' : 'ms'}`
   if (count < 60) return `${count < 10 ? count.toFixed(1) : Math.round(count)} ${zh ? '秒' : 's'}`
   const whole = Math.round(count)
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60]
   if (hours) return zh ? `${hours} 小时 ${minutes} 分` : `${hours} h ${minutes} min`
   return zh ? `${minutes} 分 ${rest} 秒` : `${minutes} min ${rest} s`
+}
+
+/** An estimate says no more than it knows: whole seconds, from a minute on whole minutes. */
+export function roughly(count: number, language: Language): string {
+  const zh = language === 'zh'
+  if (count < 55) return `${Math.max(1, Math.round(count))} ${zh ? '秒' : 's'}`
+  if (count < 3600) return `${Math.round(count / 60)} ${zh ? '分钟' : 'min'}`
+  return seconds(count, language)
 }
 
 /** Seconds that are left when `done` of `total` took `elapsed`; null while it is too early to say. */

@@ -42,6 +42,39 @@ export class MarkdownStream {
   }
 }
 
+/** An answer as blocks: only what a model wrote is Markdown; a document's own words are drawn as they stand. */
+export function answerBlocks(kind: 'generated' | 'quoted' | 'none', text: string): Block[] {
+  if (kind === 'generated') return new MarkdownStream(text).blocks
+  return kind === 'quoted' ? quotedBlocks(text) : [{ key: 0, token: verbatim(text, []) }]
+}
+
+/** Quotes, each with its marks at its end. A "[1]" in the middle is the document's own and stays text. */
+export function quotedBlocks(text: string): Block[] {
+  const tokens: Token[] = []
+  const fences = /(^|\n\n)```\n([\s\S]*?)\n```\n((?:\[\d+\])+)(?=\n\n|$)/g
+  let start = 0
+  const running = (part: string) => {
+    for (const quote of part.split('\n\n')) {
+      const found = /^([\s\S]*?)\s*((?:\[\d+\])*)\s*$/.exec(quote)
+      if (found && quote.trim()) tokens.push(verbatim((found[1] ?? '').trim(), numbers(found[2] ?? '')))
+    }
+  }
+  for (const match of text.matchAll(fences)) {
+    running(text.slice(start, match.index))
+    tokens.push({ type: 'code', raw: match[0], text: match[2] ?? '' } as Tokens.Code, verbatim('', numbers(match[3] ?? '')))
+    start = match.index + match[0].length
+  }
+  running(text.slice(start))
+  return tokens.map((token, key) => ({ key, token }))
+}
+
+const numbers = (marks: string) => [...marks.matchAll(/\d+/g)].map((found) => Number(found[0]))
+
+function verbatim(text: string, cites: number[]): Token {
+  const tokens = [{ type: 'verbatim', raw: text, text }, ...cites.map((number) => ({ type: 'cite', raw: '', number }))]
+  return { type: 'paragraph', raw: text, text, tokens } as Tokens.Paragraph
+}
+
 export function lex(text: string): Token[] {
   return new Lexer({ gfm: true }).lex(text)
 }

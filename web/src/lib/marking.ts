@@ -21,7 +21,7 @@ export function markBlocks(blocks: Block[], target: Target): Map<number, Mark> {
   const passage = squeeze(target.text).text
   const near = blocks.filter((block) => first === null || (block.index >= first && block.index <= first + REACH))
   for (const block of near) {
-    const mark = markOf(block, target, passage)
+    const mark = block.kind === 'table_row' ? markOfRow(block, target, passage, marks) : markOf(block, target, passage)
     if (mark) marks.set(block.index, mark)
   }
   if (marks.size === 0 && first !== null && blocks.some((block) => block.index === first)) marks.set(first, { whole: true })
@@ -30,10 +30,6 @@ export function markBlocks(blocks: Block[], target: Target): Map<number, Mark> {
 
 function markOf(block: Block, target: Target, passage: string): Mark | null {
   const { place } = target
-  if (block.kind === 'table_row') {
-    if (block.index === target.block) return { whole: true }
-    if (place?.cells && place.cells === block.place.cells && place.sheet === block.place.sheet) return { whole: true }
-  }
   const lines = block.place.lines
   if (block.kind === 'code' && lines && place?.lines) {
     const [firstLine, lastLine] = [Math.max(lines[0], place.lines[0]), Math.min(lines[1], place.lines[1])]
@@ -41,9 +37,21 @@ function markOf(block: Block, target: Target, passage: string): Mark | null {
   }
   if (!passage) return null
   const found = find(block.text, target.text)
-  if (found) return block.kind === 'table_row' ? { whole: true } : found
+  if (found) return found
   const own = squeeze(block.text).text
   return own.length >= 4 && passage.includes(own) ? { whole: true } : null
+}
+
+/** A table may hold the same row twice: only the cited row counts, and those that follow it without a gap in the passage. */
+function markOfRow(block: Block, target: Target, passage: string, marks: Map<number, Mark>): Mark | null {
+  const { place } = target
+  if (block.index === target.block) return { whole: true }
+  if (place?.cells) {
+    if (place.cells === block.place.cells && place.sheet === block.place.sheet) return { whole: true }
+  }
+  const own = squeeze(block.text).text
+  const follows = target.block === null || marks.has(block.index - 1)
+  return follows && own.length >= 4 && passage.length > own.length && passage.includes(own) ? { whole: true } : null
 }
 
 /** Where `passage` stands in `text`, whatever spaces and line breaks lie between its characters. */

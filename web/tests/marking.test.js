@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { load } from './load.js'
+
+const { find, group, markBlocks } = await load('marking.ts')
+const { placeLabel, translated } = await load('place.ts')
+const { bytes, remaining, roughly, seconds } = await load('format.ts')
+
+const paragraph = (index, text) => ({ index, kind: 'paragraph', text, place: {} })
+const row = (index, ...cells) => ({
+  index, kind: 'table_row', text: cells.join(' | '), cells, header: ['a', 'b'], place: { sheet: 'S', cells: `A${index + 2}:B${index + 2}` },
+})
+
+test('a sentence is found whatever breaks lie in it', () => {
+  assert.deepEqual(find('前言。年休假\n五天，另行通知。', '年休假 五天'), { from: 3, to: 9 })
+  assert.equal(find('abc', 'x'), null)
+  assert.equal(find('abc', '  '), null)
+})
+
+test('a passage over two paragraphs marks both', () => {
+  const blocks = [paragraph(0, 'Before it.'), paragraph(1, 'First half of it.'), paragraph(2, 'Second half.'), paragraph(3, 'After.')]
+  const marks = markBlocks(blocks, { block: 1, place: null, text: 'First half of it.\nSecond half.' })
+  assert.deepEqual([...marks.keys()], [1, 2])
+})
+
+test('of equal rows only the cited one is marked', () => {
+  const blocks = [row(0, 'x', '1'), row(1, 'y', '2'), row(2, 'x', '1')]
+  assert.deepEqual([...markBlocks(blocks, { block: 0, place: { sheet: 'S', cells: 'A2:B2' }, text: 'x | 1' }).keys()], [0])
+})
+
+test('of code the cited lines are marked', () => {
+  const code = { index: 4, kind: 'code', text: 'a\nb\nc', place: { lines: [10, 12] } }
+  assert.deepEqual(markBlocks([code], { block: 4, place: { lines: [11, 11] }, text: 'b' }).get(4), { firstLine: 11, lastLine: 11 })
+})
+
+test('where the words are not found the block itself is marked', () => {
+  assert.deepEqual(markBlocks([paragraph(3, 'Other words.')], { block: 3, place: null, text: 'gone' }).get(3), { whole: true })
+})
+
+test('rows of one table are drawn as one, those of another apart', () => {
+  const other = { ...row(2, 'z', '3'), place: { sheet: 'T', cells: 'A1:B1' } }
+  const groups = group([row(0, 'x', '1'), row(1, 'y', '2'), other, paragraph(3, 'p')])
+  assert.deepEqual(groups.map((g) => (g.kind === 'table' ? g.rows.length : 'block')), [2, 1, 'block'])
+})
+
+test('a place reads well in both languages', () => {
+  assert.equal(placeLabel({ page: 3, table: 1, row: 2 }, 'en'), 'page 3, table 1, row 2')
+  assert.equal(placeLabel({ page: 3, table: 1, row: 2 }, 'zh'), '第 3 页 · 表 1 · 第 2 行')
+  assert.equal(translated('sheet 价格, A3:D3', 'zh'), '工作表 价格 · A3:D3')
+  assert.equal(translated('lines 3–9', 'zh'), '第 3–9 行')
+})
+
+test('numbers read as people say them', () => {
+  assert.deepEqual([bytes(999), bytes(1536), bytes(5e9)], ['999 B', '1.5 KB', '4.7 GB'])
+  assert.deepEqual([seconds(0.042, 'en'), seconds(75, 'zh'), roughly(7.4, 'en')], ['42 ms', '1 分 15 秒', '7 s'])
+  assert.equal(remaining(1, 4, 3), 9)
+  assert.equal(remaining(0, 4, 3), null)
+})
