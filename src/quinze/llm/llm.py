@@ -1,0 +1,279 @@
+"""LLM: a model that completes a text and chats. Template, tokenizer, engine, stop strings, context ledger.
+
+    llm = LLM("model.gguf")
+    llm.complete("Once upon a time", max_tokens=64).text
+    for delta in llm.chat([Message("user", "Hello!")], stream=True): print(delta.text, end="")
+
+Knows nothing of HTTP or documents. One LLM serves many threads: the engine gives them turns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, get_args, overload
+
+from quinze.engine.engine import Engine
+from quinze.engine.sampling import SamplingParams
+from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
+from quinze.llm.context import Ledger, chat_parts, open_ledger
+from quinze.llm.messages import Completion, Delta, FinishReason, Message, Role, Timings, Usage
+from quinze.llm.stops import Stops
+from quinze.models.config import ModelConfig
+from quinze.models.weights import load_model
+from quinze.tokenizer.chat_template import ChatTemplate
+from quinze.tokenizer.tokenizer import Decoder, load_tokenizer
+
+Messages = Sequence[Message | Mapping[str, str]]
+
+
+class LLM:
+    """A loaded model. Close it, or use it in a with-statement, to give its memory back."""
+
+    def __init__(
+        self, path: Path | str, *, context_length: int | None = None, threads: int | None = None
+    ) -> None:
+        """path: a GGUF, a Hugging Face folder, or a llama2.c file with its tokenizer beside it.
+
+        context_length  None: as long as the model was made for
+        threads         None: as many as the machine has cores
+        """
+        self.path = Path(path).expanduser()
+        model = load_model(self.path)
+        self.config: ModelConfig = model.config
+        self.name = model.config.name
+        self.tokenizer = load_tokenizer(self.path, model.checkpoint)
+        if self.tokenizer.vocab_size > self.config.vocab_size:
+            raise FileFormatError(
+                f"The tokenizer of {self.name} has {self.tokenizer.vocab_size:,} tokens; "
+                f"the model knows {self.config.vocab_size:,}.",
+                hint="Use the tokenizer that came with the model.",
+            )
+        self._template = ChatTemplate.of(self.tokenizer)
+        self._engine = Engine(model, context_length=context_length, threads=threads)
+        self.context_length = self._engine.context_length
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether it has a chat template."""
+        return self._template is not None
+
+    # fmt: off
+    @overload
+    def complete(
+        self, prompt: str, *, max_tokens: int | None = None, temperature: float | None = None,
+        stream: Literal[False] = False, stop: Sequence[str] = (), params: SamplingParams | None = None,
+        cancel: threading.Event | None = None, **sampling: Any,
+    ) -> Completion: ...
+    @overload
+    def complete(
+        self, prompt: str, *, max_tokens: int | None = None, temperature: float | None = None,
+        stream: Literal[True], stop: Sequence[str] = (), params: SamplingParams | None = None,
+        cancel: threading.Event | None = None, **sampling: Any,
+    ) -> Iterator[Delta]: ...
+    @overload
+    def complete(
+        self, prompt: str, *, max_tokens: int | None = None, temperature: float | None = None,
+        stream: bool, stop: Sequence[str] = (), params: SamplingParams | None = None,
+        cancel: threading.Event | None = None, **sampling: Any,
+    ) -> Completion | Iterator[Delta]: ...
+    # fmt: on
+    def complete(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        stream: bool = False,
+        stop: Sequence[str] = (),
+        params: SamplingParams | None = None,
+        cancel: threading.Event | None = None,
+        **sampling: Any,
+    ) -> Completion | Iterator[Delta]:
+        """The text that follows a text.
+
+        stop      the reply ends before any of these
+        params    the whole of the sampling parameters; the loose keywords override its fields
+        sampling  top_k, top_p, min_p, repetition_penalty, seed
+
+        >>> llm.complete("Once upon a time", max_tokens=8, temperature=0).text
+        ', there was a little girl named'
+        """
+        chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
+        ids = self.tokenizer.encode(prompt)
+        parts = {"prompt": len(ids)}
+        ledger = open_ledger(self.name, self.context_length, len(ids), parts, chosen.max_tokens)
+        decoder = self.tokenizer.stream(continues=bool(prompt))
+        return self._reply(ids, ledger, decoder, chosen, stop, stream, cancel)
+
+    # fmt: off
+    @overload
+    def chat(
+        self, messages: Messages, *, max_tokens: int | None = None, temperature: float | None = None,
+        stream: Literal[False] = False, stop: Sequence[str] = (), params: SamplingParams | None = None,
+        cancel: threading.Event | None = None, **sampling: Any,
+    ) -> Completion: ...
+    @overload
+    def chat(
+        self, messages: Messages, *, max_tokens: int | None = None, temperature: float | None = None,
+        stream: Literal[True], stop: Sequence[str] = (), params: SamplingParams | None = None,
+        cancel: threading.Event | None = None, **sampling: Any,
+    ) -> Iterator[Delta]: ...
+    @overload
+    def chat(
+        self, messages: Messages, *, max_tokens: int | None = None, temperature: float | None = None,
+        stream: bool, stop: Sequence[str] = (), params: SamplingParams | None = None,
+        cancel: threading.Event | None = None, **sampling: Any,
+    ) -> Completion | Iterator[Delta]: ...
+    # fmt: on
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        stream: bool = False,
+        stop: Sequence[str] = (),
+        params: SamplingParams | None = None,
+        cancel: threading.Event | None = None,
+        **sampling: Any,
+    ) -> Completion | Iterator[Delta]:
+        """The assistant's next message; keywords as in `complete`.
+
+        >>> llm.chat([{"role": "user", "content": "Hello!"}]).text
+        """
+        chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
+        listed = _listed(messages)
+        ids = self._chat_ids(listed)
+        parts = chat_parts(listed, len(ids), self.count_tokens)
+        ledger = open_ledger(self.name, self.context_length, len(ids), parts, chosen.max_tokens)
+        return self._reply(ids, ledger, self.tokenizer.stream(), chosen, stop, stream, cancel)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text by itself."""
+        return len(self.tokenizer.encode(text, bos=False))
+
+    def count_chat_tokens(self, messages: Messages) -> int:
+        """Tokens of a conversation as the model reads it, with its template and the opening of the reply."""
+        return len(self._chat_ids(_listed(messages)))
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self._template is not None:
+            self._template.close()
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
+        if self._template is None:
+            raise UnsupportedModelError(
+                f"{self.name} has no chat template, so it cannot chat.",
+                hint="It can complete a text. An instruction-tuned model has a template.",
+            )
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return self.tokenizer.encode_segments(self._template.render(turns))
+
+    def _reply(
+        self,
+        ids: list[int],
+        ledger: Ledger,
+        decoder: Decoder,
+        params: SamplingParams,
+        stop: Sequence[str],
+        stream: bool,
+        cancel: threading.Event | None,
+    ) -> Completion | Iterator[Delta]:
+        stops = Stops(stop)
+        granted = dataclasses.replace(params, max_tokens=ledger.reply_reserve)
+        generation = self._engine.generate(ids, granted, stop_ids=self.tokenizer.stop_ids, cancel=cancel)
+        deltas = reply(generation, decoder, stops, ledger)
+        return deltas if stream else whole(deltas)
+
+
+class Generated(Protocol):
+    """What is needed of the engine's Generation."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+    finish_reason: FinishReason | None
+
+    def __iter__(self) -> Iterator[int]: ...
+    def close(self) -> None: ...
+
+
+def reply(generation: Generated, decoder: Decoder, stops: Stops, ledger: Ledger) -> Iterator[Delta]:
+    """Ids to deltas: whole characters, no stop strings; the last carries the accounts. Closing cancels."""
+    try:
+        for id_ in generation:
+            text = stops.push(decoder.push(id_))
+            if stops.hit:
+                yield _last(generation, text, "stop", ledger)
+                return
+            if text:
+                yield Delta(text)
+        text = stops.push(decoder.flush())
+        ended: FinishReason = "stop" if stops.hit else generation.finish_reason or "stop"
+        yield _last(generation, text + stops.flush(), ended, ledger)
+    finally:
+        generation.close()
+
+
+def whole(deltas: Iterator[Delta]) -> Completion:
+    """All of a reply at once."""
+    pieces: list[str] = []
+    last = Delta()
+    for last in deltas:
+        pieces.append(last.text)
+    assert last.finish_reason is not None
+    assert last.usage is not None
+    assert last.timings is not None
+    return Completion("".join(pieces), last.finish_reason, last.usage, last.timings, last.context or {})
+
+
+def _last(generation: Generated, text: str, reason: FinishReason, ledger: Ledger) -> Delta:
+    written = generation.completion_tokens
+    return Delta(
+        text,
+        reason,
+        Usage(generation.prompt_tokens, written, generation.cached_tokens),
+        Timings(generation.prefill_seconds, generation.decode_seconds),
+        ledger.account(written),
+    )
+
+
+def _chosen(params: SamplingParams | None, **loose: Any) -> SamplingParams:
+    """The parameters with the loose keywords that were given put over them."""
+    given = {name: value for name, value in loose.items() if value is not None}
+    known: Collection[str] = {field.name for field in dataclasses.fields(SamplingParams)}
+    unknown = next((name for name in given if name not in known), None)
+    if unknown:
+        raise InvalidRequestError(
+            f"There is no sampling parameter {unknown!r}.", hint=f"Known: {', '.join(known)}.", param=unknown
+        )
+    return dataclasses.replace(params or SamplingParams(), **given)
+
+
+def _listed(messages: Messages) -> list[Message]:
+    if not messages:
+        raise InvalidRequestError("There are no messages.", param="messages")
+    return [message if isinstance(message, Message) else _message(message) for message in messages]
+
+
+def _message(given: Mapping[str, str]) -> Message:
+    role, content = given.get("role"), given.get("content")
+    if role not in get_args(Role) or not isinstance(content, str):
+        raise InvalidRequestError(
+            f"A message needs a role ({', '.join(get_args(Role))}) and a content that is a text.",
+            param="messages",
+        )
+    return Message(role, content)  # type: ignore[arg-type]  # checked just above
