@@ -28,10 +28,11 @@ from quinze.embeddings.hashing import HashingEmbedder
 from quinze.knowledge.chunking import chunk_document
 from quinze.knowledge.document import Block, BlockKind, Document, Place
 from quinze.knowledge.fulltext import Analyzer
-from quinze.knowledge.ingest import chunk_rows, indexed_texts
+from quinze.knowledge.indexing import chunk_rows, indexed_texts
 from quinze.knowledge.ranking import Weights
 from quinze.knowledge.retriever import Limits, Retriever
-from quinze.knowledge.stores.sqlite import Entry, SQLiteStore
+from quinze.knowledge.stores.records import Entry
+from quinze.knowledge.stores.sqlite import SQLiteStore
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = (ROOT / os.environ.get("QUINZE_SHARED", "../shared")).resolve()
@@ -217,8 +218,8 @@ def latency(folder: Path) -> None:
         size = (folder / f"{count}.sqlite").stat().st_size / 1e6
         print(
             f"{chunks:8,} passages: p50 {np.percentile(times, 50):.1f} ms, p95 {np.percentile(times, 95):.1f},"
-            f" least {min(times):.1f};"
-            f" first search {opened:.2f} s; {chunks / built:,.0f} passages a second written; {size:,.0f} MB",
+            f" least {min(times):.1f}; first {opened:.2f} s;"
+            f" {chunks / built:,.0f} passages a second written; {size:,.0f} MB",
             flush=True,
         )
 

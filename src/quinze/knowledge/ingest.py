@@ -25,14 +25,14 @@ import numpy as np
 
 from quinze.embeddings.embedder import Embedder, Vectors
 from quinze.errors import DocumentError, QuinzeError
-from quinze.knowledge.chunking import Chunk, chunk_document
+from quinze.knowledge.chunking import chunk_document
 from quinze.knowledge.document import Document
 from quinze.knowledge.folders import Found, find_files
 from quinze.knowledge.fulltext import Analyzer
-from quinze.knowledge.ranking import is_function_word
+from quinze.knowledge.indexing import chunk_rows, indexed_texts, sayable
 from quinze.knowledge.results import Failure, IngestEvent, IngestReport
-from quinze.knowledge.retriever import context_text
-from quinze.knowledge.stores.sqlite import ChunkRow, Entry, Known, SQLiteStore
+from quinze.knowledge.stores.records import Entry, Known
+from quinze.knowledge.stores.sqlite import SQLiteStore
 
 WORKERS = 2
 EVENT_SECONDS = 0.1
@@ -367,38 +367,6 @@ class Ingest:
             )
 
 
-def indexed_texts(name: str, document: Document, chunks: Sequence[Chunk]) -> list[str]:
-    """What is embedded of each chunk: what stands above it, then its own text."""
-    return [f"{context_text(name, document.title, chunk.headings)}\n{chunk.body}" for chunk in chunks]
-
-
-def chunk_rows(name: str, document: Document, chunks: Sequence[Chunk], analyzer: Analyzer) -> list[ChunkRow]:
-    """Each chunk as the store takes it, with its tokens."""
-    rows = []
-    contexts: dict[tuple[str, ...], str] = {}
-    for chunk in chunks:
-        if chunk.headings not in contexts:
-            context = analyzer.tokens(context_text(name, document.title, chunk.headings))
-            contexts[chunk.headings] = " ".join(context)
-        tokens = analyzer.tokens(chunk.body)
-        body = " ".join(tokens)
-        digest = hashlib.blake2b(body.encode(), digest_size=8).digest()
-        part = chunk.pieces[0]
-        row = ChunkRow(
-            first_block=chunk.first_block,
-            blocks=len(chunk.pieces),
-            start=part.start,
-            stop=part.end,
-            headings=chunk.headings,
-            context=contexts[chunk.headings],
-            body=body,
-            length=sum(not is_function_word(token) for token in tokens),
-            text_hash=int.from_bytes(digest, "little", signed=True),
-        )
-        rows.append(row)
-    return rows
-
-
 def hash_file(path: Path, cancel: threading.Event) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -407,31 +375,6 @@ def hash_file(path: Path, cancel: threading.Event) -> str:
                 break
             digest.update(piece)
     return digest.hexdigest()
-
-
-def sayable(document: Document) -> Document:
-    """The document without lone surrogates, which no database stores."""
-    try:
-        msgspec.msgpack.encode(document)
-    except UnicodeEncodeError:
-        pass
-    else:
-        return document
-    blocks = tuple(
-        msgspec.structs.replace(
-            block,
-            text=_sayable(block.text),
-            cells=tuple(map(_sayable, block.cells)),
-            header=tuple(map(_sayable, block.header)),
-            place=msgspec.structs.replace(block.place, heading=tuple(map(_sayable, block.place.heading))),
-        )
-        for block in document.blocks
-    )
-    return msgspec.structs.replace(document, blocks=blocks, title=_sayable(document.title), properties={})
-
-
-def _sayable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 def _ask_again(file: Found, known: Known, retry: bool) -> bool:

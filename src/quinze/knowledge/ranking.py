@@ -17,7 +17,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 
 import msgspec
 
@@ -129,6 +128,7 @@ def level(coverage: float, vector: float) -> float:
 # -- what the question names
 
 _PAGE = re.compile(r"(?:\bpage|\bp\.)\s*(\d+)|第\s*(\d+)\s*页", re.IGNORECASE)
+_CJK = re.compile(f"[{CJK}]")
 _SLIDE = re.compile(r"\bslide\s*(\d+)|第\s*(\d+)\s*张|幻灯片\s*(\d+)", re.IGNORECASE)
 
 
@@ -138,22 +138,35 @@ def names_place(folded_question: str, place: Place) -> bool:
     return _among(pages, place.page or place.slide) or _among(slides, place.slide)
 
 
-def names_document(folded_question: str, name: str) -> bool:
-    """Whether a document's file name stands in the question.
+class FileName(msgspec.Struct, frozen=True):
+    """A document's file name as a question may say it: whole, or without its suffix where that is no plain
+    word."""
 
-    >>> names_document("what does bread.md say?", "recipes/bread.md"), names_document("what is bread?",
-    "bread.md") (True, False)
-    """
-    last = fold(PurePosixPath(name).name)
-    stem = PurePosixPath(last).stem
-    if last in folded_question:
-        return True
-    if len(stem) < 4 or (stem.isascii() and stem.isalpha()):
-        # A plain word ("report") may be meant as a word; with its suffix it is surely a name.
-        return False
-    if re.search(f"[{CJK}]", stem):
-        return stem in folded_question
-    return re.search(rf"(?<![^\W{CJK}]){re.escape(stem)}(?![^\W{CJK}])", folded_question) is not None
+    document: int
+    whole: str
+    stem: str
+
+    @classmethod
+    def of(cls, document: int, name: str) -> FileName:
+        whole = fold(name.rpartition("/")[2])
+        stem = whole.rpartition(".")[0] or whole
+        # "report" may be meant as a word; "report_3" and "report.pdf" are surely names.
+        plain = len(stem) < 4 or (stem.isascii() and stem.isalpha())
+        return cls(document, whole, "" if plain else stem)
+
+    def is_in(self, folded_question: str) -> bool:
+        """
+        >>> name = FileName.of(1, "recipes/bread.md")
+        >>> name.is_in("what does bread.md say?"), name.is_in("what is bread?")
+        (True, False)
+        """
+        if self.whole in folded_question:
+            return True
+        if not self.stem or self.stem not in folded_question:
+            return False
+        if _CJK.search(self.stem):
+            return True
+        return re.search(rf"(?<![^\W{CJK}]){re.escape(self.stem)}(?![^\W{CJK}])", folded_question) is not None
 
 
 def _among(found: Iterable[tuple[str, ...]], number: int | None) -> bool:

@@ -13,7 +13,6 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 import msgspec
 import numpy as np
@@ -25,9 +24,11 @@ from quinze.knowledge import ranking
 from quinze.knowledge.chunking import Piece, cut, indexed_text, span
 from quinze.knowledge.document import Block, Place
 from quinze.knowledge.fulltext import Analyzer, Query, match_expression
-from quinze.knowledge.ranking import Collection, Terms, Weights
+from quinze.knowledge.indexing import context_text
+from quinze.knowledge.ranking import Collection, FileName, Terms, Weights
 from quinze.knowledge.results import Dropped, Hit, Search
-from quinze.knowledge.stores.sqlite import SQLiteStore, StoredChunk
+from quinze.knowledge.stores.records import StoredChunk
+from quinze.knowledge.stores.sqlite import SQLiteStore
 from quinze.knowledge.vector_index import Ids, VectorIndex
 
 MOST_QUERY_CHARACTERS = 20_000
@@ -67,7 +68,7 @@ class _State(msgspec.Struct, frozen=True):
     """What is known of the whole base at one version of it; exchanged as one, so that threads agree."""
 
     average_length: float
-    names: list[tuple[int, str]]
+    names: list[FileName]
     counts: dict[str, int]
 
 
@@ -101,7 +102,7 @@ class Retriever:
         ready, _, chunks, _ = self._store.counts()
         collection = Collection(len(ids), state.average_length, state.counts)
         present = [term for term in query.terms if state.counts[term] > 0]
-        named = {document for document, name in state.names if ranking.names_document(folded, name)}
+        named = {name.document for name in state.names if name.is_in(folded)}
 
         candidates = self._candidates(k, present, state, likeness, named)
         looked_at = self._look_at(candidates, query, present, collection, likeness)
@@ -268,7 +269,7 @@ class Retriever:
         with self._lock:
             state = self._state
             if self._index.refresh(self._store) or state is None:
-                names = [(info.id, info.name) for info in self._store.documents() if info.status == "ready"]
+                names = [FileName.of(d.id, d.name) for d in self._store.documents() if d.status == "ready"]
                 state = _State(self._store.average_length(), names, {})
             missing = [term for term in query.terms if term not in state.counts]
             if missing:
@@ -310,12 +311,6 @@ def own_blocks(chunk: StoredChunk) -> tuple[Block, ...]:
 
 def context_of(chunk: StoredChunk) -> str:
     return context_text(chunk.document, chunk.title, chunk.headings)
-
-
-def context_text(name: str, title: str, headings: Sequence[str]) -> str:
-    """What stands above a chunk and is indexed with it: the file's name, the title, the headings."""
-    stem = PurePosixPath(name).stem
-    return "\n".join(dict.fromkeys(part for part in (stem, title, *headings) if part))
 
 
 def _hit(candidate: Candidate, best_possible: float) -> Hit:

@@ -7,10 +7,7 @@ written. Whatever SQLite complains of becomes a StorageError that says what to d
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,8 @@ from quinze.errors import StorageError
 from quinze.knowledge.document import Block
 from quinze.knowledge.results import DocumentInfo, Unread
 from quinze.knowledge.stores import schema
-
-BUSY_MILLISECONDS = 30_000
-"""How long to wait for another process that writes."""
-MOST_IDLE_READERS = 4
+from quinze.knowledge.stores.connections import Connections, explained
+from quinze.knowledge.stores.records import ChunkRow, Entry, Known, StoredChunk
 
 _INFO = (
     "id, name, path, sha256, size, format, title, language, pages, status, error, hint, warnings,"
@@ -38,116 +33,25 @@ _INFO = (
 _BLOCKS = "SELECT data FROM blocks WHERE document_id = ? AND ordinal >= ? AND ordinal < ? ORDER BY ordinal"
 
 
-class Known(msgspec.Struct, frozen=True):
-    """What is needed to tell whether a file must be read again."""
-
-    id: int
-    key: str
-    name: str
-    path: str
-    root: str
-    sha256: str
-    size: int
-    mtime_ns: int
-    status: str
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """A document's row as it is written."""
-
-    key: str
-    name: str
-    path: str
-    root: str
-    sha256: str
-    size: int
-    mtime_ns: int
-    status: str
-    added_at: str
-    format: str = ""
-    title: str = ""
-    language: str = ""
-    pages: int | None = None
-    error: str = ""
-    hint: str = ""
-    warnings: list[str] = []
-    seconds: float = 0.0
-
-
-class ChunkRow(msgspec.Struct, frozen=True):
-    """A chunk as it is written: where it stands, its tokens and its vector."""
-
-    first_block: int
-    blocks: int
-    start: int
-    stop: int | None
-    headings: tuple[str, ...]
-    context: str
-    body: str
-    length: int
-    """Tokens of the body that are no function words."""
-    text_hash: int
-
-
-class StoredChunk(msgspec.Struct, frozen=True):
-    """A chunk as it is read: its blocks are whole; `start` and `stop` cut the only one, if it is a part."""
-
-    id: int
-    document_id: int
-    document: str
-    title: str
-    first_block: int
-    blocks: tuple[Block, ...]
-    start: int
-    stop: int | None
-    headings: tuple[str, ...]
-    text_hash: int
-
-
-class SQLiteStore:
+class SQLiteStore(Connections):
     def __init__(self, path: Path) -> None:
-        schema.check_library()
-        self.path = path
-        self._write_lock = threading.RLock()
-        self._readers: queue.SimpleQueue[apsw.Connection] = queue.SimpleQueue()
-        self._closed = False
-        with _explained(path):
-            self._writer = self._connect()
-            try:
-                schema.check(self._writer, path)
-                self._watch = self._connect()
-                self.meta: dict[str, str] = dict(self._writer.execute("SELECT key, value FROM meta"))
-            except BaseException:
-                self._writer.close()
-                raise
-        self._watch_lock = threading.Lock()
+        super().__init__(path)
+        with self.reading() as db:
+            self.meta: dict[str, str] = dict(db.execute("SELECT key, value FROM meta"))
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str]) -> SQLiteStore:
         """The store at `path`, made with this meta unless it is already there."""
-        with _explained(path):
+        with explained(path):
             if not path.exists():
                 schema.create(path, meta)
         return cls(path)
-
-    def close(self) -> None:
-        """Writers end their transaction first; readers that are still at work end with an error."""
-        with self._write_lock, self._watch_lock:
-            self._closed = True
-            self._watch.close()
-            while True:
-                try:
-                    self._readers.get_nowait().close()
-                except queue.Empty:
-                    break
-            # The last connection to close also folds the write-ahead log into the database.
-            self._writer.close()
 
     # -- writing
 
     def put(self, entry: Entry, blocks: Sequence[Block], chunks: Sequence[ChunkRow], vectors: Vectors) -> int:
         """Write a document, replacing the one of the same key, whole or not at all. Returns its id."""
-        with self._writing() as db:
+        with self.writing() as db:
             row = db.execute("SELECT id FROM documents WHERE key = ?", (entry.key,)).fetchone()
             document_id = self._put_entry(db, entry, row and row[0])
             if row:
@@ -216,7 +120,7 @@ class SQLiteStore:
         title: str | None = None,
     ) -> None:
         """Note that an unchanged document has another date, or another name and path."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute(
                 "UPDATE documents SET key = ?, name = ?, path = ?, root = ?, mtime_ns = ? WHERE id = ?",
                 (key, _free_name(db, name, path, document_id), path, root, mtime_ns, document_id),
@@ -225,59 +129,52 @@ class SQLiteStore:
                 db.execute("UPDATE documents SET title = ? WHERE id = ?", (title, document_id))
 
     def remove(self, document_ids: Iterable[int]) -> None:
-        with self._writing() as db:
+        with self.writing() as db:
             for document_id in document_ids:
                 self._clear(db, document_id)
                 db.execute("DELETE FROM documents WHERE id = ?", (document_id,))
 
     # -- reading
 
-    def version(self) -> int:
-        """Another number whenever anybody, in this process or another, has committed."""
-        with self._watch_lock, _explained(self.path):
-            self._check_open()
-            number: int = self._watch.pragma("data_version")
-            return number
-
     def documents(self) -> list[DocumentInfo]:
-        with self._reading() as db:
+        with self.reading() as db:
             return [_info(row) for row in db.execute(f"SELECT {_INFO} FROM documents ORDER BY name")]
 
     def document(self, document: int | str) -> DocumentInfo | None:
         """By id or by shown name."""
         column = "id" if isinstance(document, int) else "name"
-        with self._reading() as db:
+        with self.reading() as db:
             row = db.execute(f"SELECT {_INFO} FROM documents WHERE {column} = ?", (document,)).fetchone()
         return _info(row) if row else None
 
     def known(self) -> list[Known]:
         fields = ", ".join(Known.__struct_fields__)
-        with self._reading() as db:
+        with self.reading() as db:
             return [Known(*row) for row in db.execute(f"SELECT {fields} FROM documents")]
 
     def same_content(self, sha256: str) -> list[Known]:
         fields = ", ".join(Known.__struct_fields__)
-        with self._reading() as db:
+        with self.reading() as db:
             return [
                 Known(*row)
                 for row in db.execute(f"SELECT {fields} FROM documents WHERE sha256 = ?", (sha256,))
             ]
 
     def unread(self) -> list[Unread]:
-        with self._reading() as db:
+        with self.reading() as db:
             rows = db.execute("SELECT name, error FROM documents WHERE status = 'failed' ORDER BY name")
             return [Unread(name, error) for name, error in rows]
 
     def blocks(self, document_id: int, start: int, limit: int | None) -> list[Block]:
         stop = 2**62 if limit is None else start + limit
-        with self._reading() as db:
+        with self.reading() as db:
             rows = db.execute(_BLOCKS, (document_id, start, stop))
             return [_block(data) for (data,) in rows]
 
     def chunks(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Chunks by id; one that has gone meanwhile is absent."""
         found = {}
-        with self._reading() as db:
+        with self.reading() as db:
             for chunk_id in ids:
                 row = db.execute(
                     "SELECT c.document_id, d.name, d.title, c.first_block, c.blocks, c.start, c.stop,"
@@ -305,7 +202,7 @@ class SQLiteStore:
         within   (first chunk id, number of chunks): only among these
         """
         first, count = within or (1, 2**62)
-        with self._reading() as db:
+        with self.reading() as db:
             rows = db.execute(
                 "SELECT rowid, -bm25(words, ?, ?) AS score FROM words WHERE words MATCH ?"
                 " AND rowid BETWEEN ? AND ? ORDER BY score DESC LIMIT ?",
@@ -315,7 +212,7 @@ class SQLiteStore:
 
     def word_counts(self, terms: Iterable[str]) -> dict[str, int]:
         """In how many chunks each term stands."""
-        with self._reading() as db:
+        with self.reading() as db:
             counts = {}
             for term in terms:
                 row = db.execute("SELECT doc FROM word_counts WHERE term = ?", (term,)).fetchone()
@@ -324,14 +221,14 @@ class SQLiteStore:
 
     def average_length(self) -> float:
         """Tokens of a chunk that are no function words, on average."""
-        with self._reading() as db:
+        with self.reading() as db:
             row = db.execute("SELECT total(tokens), sum(chunks) FROM documents").fetchone()
             assert row is not None
             return float(row[0] / row[1]) if row[1] else 0.0
 
     def counts(self) -> tuple[int, int, int, str | None]:
         """(ready documents, failed documents, chunks, time of the last addition)"""
-        with self._reading() as db:
+        with self.reading() as db:
             row = db.execute(
                 "SELECT count(*) FILTER (WHERE status = 'ready'), count(*) FILTER (WHERE status = 'failed'),"
                 " coalesce(sum(chunks), 0), max(added_at) FROM documents"
@@ -341,7 +238,7 @@ class SQLiteStore:
 
     def chunk_runs(self) -> dict[int, tuple[int, int]]:
         """document id -> (first chunk id, number of chunks), of every document that has chunks."""
-        with self._reading() as db:
+        with self.reading() as db:
             return {
                 document_id: (first, count)
                 for document_id, first, count in db.execute(
@@ -351,7 +248,7 @@ class SQLiteStore:
 
     def chunk_run(self, document_id: int) -> tuple[int, int]:
         """(first chunk id, number of chunks) of one document; (0, 0) if it has none."""
-        with self._reading() as db:
+        with self.reading() as db:
             row = db.execute(
                 "SELECT first_chunk, chunks FROM documents WHERE id = ?", (document_id,)
             ).fetchone()
@@ -359,7 +256,7 @@ class SQLiteStore:
 
     def vectors(self, first: int, count: int, dimensions: int) -> tuple[npt.NDArray[np.int64], Vectors]:
         """Ids and vectors of the chunks from id `first` on, `count` of them at most."""
-        with self._reading() as db:
+        with self.reading() as db:
             rows = db.execute(
                 "SELECT id, vector FROM chunks WHERE id >= ? AND id < ? ORDER BY id", (first, first + count)
             ).fetchall()
@@ -375,56 +272,9 @@ class SQLiteStore:
 
     def integrity(self) -> list[str]:
         """What SQLite's own check complains of; [] when all is well."""
-        with self._reading() as db:
+        with self.reading() as db:
             said = [str(row[0]) for row in db.execute("PRAGMA integrity_check")]
             return [] if said == ["ok"] else said
-
-    # -- connections
-
-    def _connect(self) -> apsw.Connection:
-        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
-        connection.set_busy_timeout(BUSY_MILLISECONDS)
-        connection.execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -32000")
-        return connection
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[apsw.Connection]:
-        with self._write_lock, _explained(self.path):
-            self._check_open()
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[apsw.Connection]:
-        """A connection of one's own, in one transaction, so that all that is read belongs together."""
-        self._check_open()
-        with _explained(self.path):
-            try:
-                connection = self._readers.get_nowait()
-            except queue.Empty:
-                connection = self._connect()
-            try:
-                connection.execute("BEGIN")
-                yield connection
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                if self._closed or self._readers.qsize() >= MOST_IDLE_READERS:
-                    connection.close()
-                else:
-                    self._readers.put(connection)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StorageError(
-                f"The knowledge base {self.path.parent.name} has been closed.", hint="Open it again."
-            )
 
 
 def _info(row: Sequence[Any]) -> DocumentInfo:
@@ -456,36 +306,3 @@ def _free_name(db: apsw.Connection, name: str, path: str, document_id: int | Non
         else:
             number += 1
             candidate = f"{name} ({number})"
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """SQLite's complaints, in words that help."""
-    try:
-        yield
-    except (apsw.BusyError, apsw.LockedError) as error:
-        raise StorageError(
-            f"{path} has been in use by another process for {BUSY_MILLISECONDS // 1000} s.",
-            hint="Let the other Quinze finish, or stop it, and try again.",
-        ) from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StorageError(
-            f"{path} is damaged: {error}.",
-            hint="Restore it from a copy, or remove this knowledge base and add its documents again.",
-        ) from error
-    except apsw.FullError as error:
-        raise StorageError(f"The disk that holds {path} is full.", hint="Make room and try again.") from error
-    except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.AuthError) as error:
-        raise StorageError(
-            f"{path} cannot be opened for writing: {error}.",
-            hint="Are the file and its folder yours to write?",
-        ) from error
-    except apsw.Error as error:
-        raise StorageError(
-            f"{path}: SQLite says {error}.", hint="The disk or the database may be damaged."
-        ) from error
-    except OSError as error:
-        raise StorageError(
-            f"{error.filename or path}: {error.strerror or error}.",
-            hint="Is the disk full, or the folder read-only?",
-        ) from error

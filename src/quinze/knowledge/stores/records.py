@@ -1,0 +1,73 @@
+"""The rows of a store as plain records. Nothing here computes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from quinze.knowledge.document import Block
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is needed to tell whether a file must be read again."""
+
+    id: int
+    key: str
+    name: str
+    path: str
+    root: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    status: str
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A document's row as it is written."""
+
+    key: str
+    name: str
+    path: str
+    root: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    status: str
+    added_at: str
+    format: str = ""
+    title: str = ""
+    language: str = ""
+    pages: int | None = None
+    error: str = ""
+    hint: str = ""
+    warnings: list[str] = []
+    seconds: float = 0.0
+
+
+class ChunkRow(msgspec.Struct, frozen=True):
+    """A chunk as it is written: where it stands, its tokens and its vector."""
+
+    first_block: int
+    blocks: int
+    start: int
+    stop: int | None
+    headings: tuple[str, ...]
+    context: str
+    body: str
+    length: int
+    """Tokens of the body that are no function words."""
+    text_hash: int
+
+
+class StoredChunk(msgspec.Struct, frozen=True):
+    """A chunk as it is read: its blocks are whole; `start` and `stop` cut the only one, if it is a part."""
+
+    id: int
+    document_id: int
+    document: str
+    title: str
+    first_block: int
+    blocks: tuple[Block, ...]
+    start: int
+    stop: int | None
+    headings: tuple[str, ...]
+    text_hash: int
