@@ -22,8 +22,8 @@ from quinze.rag.words import Question, Word, is_han, is_number, language_of
 if TYPE_CHECKING:
     from quinze.knowledge.results import Hit
 
-OWN, COLUMN, LEAD, AROUND, ABOVE = 1.0, 0.95, 0.75, 0.6, 0.6
-"""What a word of the question is worth, by where it stands."""
+OWN, COLUMN, LEAD, AROUND, ABOVE, NEAR = 1.0, 0.95, 0.75, 0.6, 0.6, 0.4
+"""What a word of the question is worth, by where it stands: NEAR is anywhere in the passage."""
 SIMILAR, SCATTERED = 0.7, 0.3
 """... when only its beginning agrees ("apply", "application"), or only the Chinese character stands there."""
 LONG_SENTENCE = 300
@@ -74,7 +74,11 @@ class Evidence:
         self._question = question
         self._hits = hits
         self._analyzer = analyzer
-        held = [self._terms(f"{hit.text}\n{hit.title}\n{' '.join(hit.place.heading)}") for hit in hits]
+        self._near = [self._terms(hit.text) for hit in hits]
+        held = [
+            terms | self._terms(f"{hit.title} {hit.document} {' '.join(hit.place.heading)}")
+            for hit, terms in zip(hits, self._near, strict=True)
+        ]
         self._weights = [
             (word, word.weight * _rarity(sum(not terms.isdisjoint(word.terms) for terms in held), len(held)))
             for word in question.words
@@ -89,10 +93,10 @@ class Evidence:
                 key = (hit.document_id, hit.first_block + index, block.text)
                 if key not in seen and block.text.strip():
                     seen.add(key)
-                    found += self._units_of(hit, rank, index)
+                    found += self._units_of(hit, rank, index, self._near[rank])
         return sorted(found, key=lambda unit: -unit.score)
 
-    def _units_of(self, hit: Hit, rank: int, index: int) -> Iterator[Unit]:
+    def _units_of(self, hit: Hit, rank: int, index: int, near: set[str]) -> Iterator[Unit]:
         block = hit.blocks[index]
         lead = self._lead(hit.blocks, index)
         place = block.place
@@ -105,7 +109,7 @@ class Evidence:
             text = block.text[start:end]
             tokens = self._analyzer.tokens(text)
             own = set(tokens)
-            places = [(OWN, own), (LEAD, lead), (AROUND, whole), (ABOVE, above)]
+            places = [(OWN, own), (LEAD, lead), (AROUND, whole), (ABOVE, above), (NEAR, near)]
             if block.kind is BlockKind.TABLE_ROW:
                 places.append((COLUMN, self._terms(filled_columns(block))))
             elif block.kind is BlockKind.CODE:

@@ -15,32 +15,17 @@ from quinze.knowledge.fulltext import Analyzer
 Language = Literal["en", "zh"]
 Kind = Literal["number", "date", "person", "reason", "code"]
 
-_ASKING_EN = """accord call class contain describ document file find function given happen list mani mean
-mention method much name number page pleas refer say show state tell text use"""
-_ASKING_ZH = "什么 哪里 文中 文档 文件 提到 叫做 名称 名字 根据 关于 介绍 说明 一下 函数 方法"
+_ASKING_EN = """
+accord call cell chapter chart class column contain describ document file find function given happen
+imag list mani mean mention method much name notebook number page photo pictur pleas poster present
+refer row say scan sheet show slide spreadsheet state tabl tell text use workbook
+"""
+_ASKING_ZH = """
+什么 哪里 文中 文档 文件 提到 叫做 名称 名字 根据 关于 介绍 说明 一下 函数 方法 演示 示文 文稿 幻灯
+灯片 表格 作表 扫描 描件 图片 照片 海报 网页 图表 单元 元格 截图 第几 里面 写了 写的
+"""
 ASKING = frozenset(f"{_ASKING_EN} {_ASKING_ZH}".split())
-"""Stems with which people ask, and which answers seldom repeat: they count little."""
-ASKING_HAN = frozenset(
-    [
-        "什么",
-        "哪里",
-        "文中",
-        "文档",
-        "文件",
-        "提到",
-        "叫做",
-        "名称",
-        "名字",
-        "根据",
-        "关于",
-        "介绍",
-        "请问",
-        "说明",
-        "一下",
-        "写道",
-        "记载",
-    ]
-)
+"""Stems and pairs with which people ask, or say in what sort of document: answers seldom repeat them."""
 LITTLE = 0.25
 
 _KINDS: dict[Kind, tuple[str, str]] = {
