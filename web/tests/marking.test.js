@@ -56,3 +56,11 @@ test('numbers read as people say them', () => {
   assert.equal(remaining(1, 4, 3), 9)
   assert.equal(remaining(0, 4, 3), null)
 })
+
+test('a header row that stands in the document is the header of its table, not a table of its own', () => {
+  const head = { index: 0, kind: 'table_row', text: 'a | b', cells: ['a', 'b'], header: [], place: { table: 1, row: 1 } }
+  const next = { index: 1, kind: 'table_row', text: '1 | 2', cells: ['1', '2'], header: ['a', 'b'], place: { table: 1, row: 2 } }
+  const [table, ...others] = group([head, next])
+  assert.equal(others.length, 0)
+  assert.deepEqual(table.header, ['a', 'b'])
+})

@@ -24,21 +24,15 @@ export class MarkdownStream {
     this.text += piece
     this.open += piece
     const tokens = lex(this.open)
-    let last = tokens.length - 1
-    while (last > 0 && tokens[last]?.type === 'space') last--
-    let length = 0
-    for (const token of tokens.slice(0, Math.max(0, last))) {
-      length += token.raw.length
-      if (token.type !== 'space') this.closed.push({ key: this.next++, token })
-    }
-    // Where the lexer normalised something, raw no longer adds up to the source; then nothing is closed yet.
-    if (!this.open.startsWith(tokens.slice(0, Math.max(0, last)).map((token) => token.raw).join(''))) {
-      this.closed.splice(this.closed.length - tokens.slice(0, last).filter((token) => token.type !== 'space').length)
-      this.blocks = [...this.closed, ...drawn(tokens, this.next)]
-      return
-    }
-    this.open = this.open.slice(length)
-    this.blocks = [...this.closed, ...drawn(tokens.slice(Math.max(0, last)), this.next)]
+    let last = Math.max(0, tokens.findLastIndex((token) => token.type !== 'space'))
+    const done = tokens.slice(0, last).map((token) => token.raw).join('')
+    // Where the lexer normalised something, its raw text no longer adds up to the source; then all of it stays open.
+    if (this.open.startsWith(done)) this.open = this.open.slice(done.length)
+    else last = 0
+    const closing = drawn(tokens.slice(0, last), this.next)
+    this.closed.push(...closing)
+    this.next += closing.length
+    this.blocks = [...this.closed, ...drawn(tokens.slice(last), this.next)]
   }
 }
 

@@ -77,6 +77,11 @@ function squeeze(text: string): { text: string; at: number[] } {
   return { text: squeezed, at }
 }
 
+/** Whether a list item begins with its own sign or number, so that the page must not draw a second one. */
+export function bringsItsBullet(text: string): boolean {
+  return /^\s*([•·‣◦–*-]|[(（]?[\d一二三四五六七八九十a-zA-Z]{1,3}[.)、）])/.test(text)
+}
+
 /** A run of blocks that is drawn as one: rows of one table, or a single other block. */
 export type Group = { kind: 'table'; key: number; header: string[]; rows: Block[] } | { kind: 'block'; key: number; block: Block }
 
@@ -85,14 +90,24 @@ export function group(blocks: Block[]): Group[] {
   for (const block of blocks) {
     const last = groups.at(-1)
     if (block.kind !== 'table_row') groups.push({ kind: 'block', key: block.index, block })
-    else if (last?.kind === 'table' && sameTable(last.rows.at(-1) as Block, block)) last.rows.push(block)
+    else if (last?.kind === 'table' && continues(last, block)) {
+      if (!last.header.length) last.header = block.header ?? []
+      last.rows.push(block)
+    }
     else groups.push({ kind: 'table', key: block.index, header: block.header ?? [], rows: [block] })
   }
   return groups
 }
 
-function sameTable(a: Block, b: Block): boolean {
-  const [p, q] = [a.place, b.place]
+/** Whether two rows of cells say the same: a header row stands in the document, and again as the header of its rows. */
+export function sameCells(a: string[] | undefined, b: string[] | undefined): boolean {
+  return (a ?? []).join('\u0000') === (b ?? []).join('\u0000')
+}
+
+function continues(table: Group & { kind: 'table' }, row: Block): boolean {
+  const [p, q] = [(table.rows[0] as Block).place, row.place]
   const samePlace = p.sheet === q.sheet && p.table === q.table && p.slide === q.slide && p.chapter === q.chapter
-  return samePlace && (a.header ?? []).join('\u0000') === (b.header ?? []).join('\u0000')
+  if (!samePlace) return false
+  const onlyHeaderSoFar = table.rows.length === 1 && !table.header.length && sameCells(table.rows[0]?.cells, row.header)
+  return onlyHeaderSoFar || sameCells(table.header, row.header)
 }
