@@ -130,12 +130,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(home: Path, **settings: Any) -> Iterator[Running]:
-    models = home / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    for name in ("scripted", "base", "broken"):
-        (models / f"{name}.gguf").write_bytes(b"GGUF")
-    rooms = ScriptedRooms()
+def serving(home: Path, rooms: Any = None, **settings: Any) -> Iterator[Running]:
+    if rooms is None:
+        rooms = ScriptedRooms()
+        models = home / "models"
+        models.mkdir(parents=True, exist_ok=True)
+        for name in ("scripted", "base", "broken"):
+            (models / f"{name}.gguf").write_bytes(b"GGUF")
     service = Service(home, Settings(**{"port": 0, **settings}), rooms)
     server = LocalServer(service)
     thread = threading.Thread(target=lambda: server.run(sockets=[server.socket]), daemon=True)
@@ -161,6 +162,13 @@ def serve(home: Path) -> Iterator[Callable[..., Running]]:
     """`serve(ping_seconds=0.1)`: a server with these settings, stopped after the test."""
     with contextlib.ExitStack() as stack:
         yield lambda **settings: stack.enter_context(serving(home, **settings))
+
+
+@pytest.fixture(scope="module")
+def serving_with() -> Iterator[Callable[..., Running]]:
+    """`serving_with(home, rooms, threads=1)`: a server over these rooms, for the tests of one file."""
+    with contextlib.ExitStack() as stack:
+        yield lambda home, rooms, **more: stack.enter_context(serving(home, rooms, **more))
 
 
 @pytest.fixture(scope="module")

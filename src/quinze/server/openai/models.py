@@ -14,12 +14,12 @@ from quinze.service.registry import created_at
 from quinze.service.service import Service
 
 
-async def models(request: Request) -> Response:
+async def list_models(request: Request) -> Response:
     """The models that are whole, those that chat first; the embedder last."""
     return Json({"object": "list", "data": await in_thread(_all, request.app.state.service)})
 
 
-async def model(request: Request) -> Response:
+async def show_model(request: Request) -> Response:
     name = request.path_params["name"]
     for found in await in_thread(_all, request.app.state.service):
         if found["id"] == name:

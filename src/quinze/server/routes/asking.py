@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from quinze.knowledge.results import Dropped, Hit, Unread
 from quinze.server.body import json_body
 from quinze.server.encoding import Json
 from quinze.server.errors import error_body, log
@@ -34,21 +35,38 @@ class AskRequest(msgspec.Struct):
     stream: bool = False
 
 
+class LabelledHit(Hit, frozen=True, kw_only=True):
+    """A hit, with its place in words."""
+
+    label: str
+
+
+class SearchReply(msgspec.Struct):
+    hits: list[LabelledHit]
+    documents: int
+    chunks: int
+    unread: list[Unread]
+    terms: list[str]
+    dropped: list[Dropped]
+    notes: list[str]
+    seconds: float
+
+
 async def search(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = await json_body(request, SearchRequest)
     found = await in_thread(service.search, request.path_params["name"], asked.query, asked.k)
-    hits: list[dict[str, Any]] = [
-        {**msgspec.to_builtins(hit, enc_hook=str), "label": hit.place.label()} for hit in found.hits
-    ]
     return Json(
-        {
-            "hits": hits,
-            "documents": found.documents,
-            "chunks": found.chunks,
-            "unread": found.unread,
-            "terms": found.terms,
-        }
+        SearchReply(
+            hits=[_labelled(hit) for hit in found.hits],
+            documents=found.documents,
+            chunks=found.chunks,
+            unread=found.unread,
+            terms=found.terms,
+            dropped=found.dropped,
+            notes=found.notes,
+            seconds=found.seconds,
+        )
     )
 
 
@@ -74,6 +92,11 @@ async def ask(request: Request) -> Response:
     return EventStream(
         request, _events(pump.items()), farewell=lambda body: event("error", body), on_close=pump.close
     )
+
+
+def _labelled(hit: Hit) -> LabelledHit:
+    fields = {name: getattr(hit, name) for name in hit.__struct_fields__}
+    return LabelledHit(**fields, label=hit.place.label())
 
 
 def _whole(events: Iterator[AnswerEvent]) -> Answer:

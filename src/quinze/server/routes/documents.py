@@ -5,19 +5,41 @@ from __future__ import annotations
 import re
 import urllib.parse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from quinze.errors import DocumentNotFoundError, InvalidRequestError
+from quinze.knowledge.document import Block, Place
+from quinze.knowledge.results import DocumentInfo
 from quinze.server.encoding import Json
 from quinze.server.threads import in_thread
 from quinze.service.service import Service
 
-if TYPE_CHECKING:
-    from quinze.knowledge.document import Block
+
+class DocumentList(msgspec.Struct):
+    documents: list[DocumentInfo]
+
+
+class BlockInfo(msgspec.Struct):
+    """A block as it is shown; `label` is its place in words."""
+
+    index: int
+    kind: str
+    text: str
+    level: int
+    cells: tuple[str, ...]
+    header: tuple[str, ...]
+    place: Place
+    label: str
+
+
+class Blocks(msgspec.Struct):
+    total: int
+    start: int
+    blocks: list[BlockInfo]
+
 
 _BLOCKS = 200
 _MOST_BLOCKS = 1_000
@@ -27,7 +49,7 @@ async def list_documents(request: Request) -> Response:
     service: Service = request.app.state.service
     name = request.path_params["name"]
     documents = await in_thread(lambda: service.knowledge_bases.get(name).documents())
-    return Json({"documents": documents})
+    return Json(DocumentList(documents))
 
 
 async def show_document(request: Request) -> Response:
@@ -55,11 +77,11 @@ async def blocks(request: Request) -> Response:
     start = _number(request, "start", 0, 0, 10**9)
     limit = _number(request, "limit", _BLOCKS, 1, _MOST_BLOCKS)
 
-    def read() -> dict[str, Any]:
+    def read() -> Blocks:
         base = service.knowledge_bases.get(name)
         total = base.document(document_id).blocks
         found = base.blocks(document_id, start=start, limit=limit)
-        return {"total": total, "start": start, "blocks": [_block(start + i, b) for i, b in enumerate(found)]}
+        return Blocks(total, start, [_block(start + i, block) for i, block in enumerate(found)])
 
     return Json(await in_thread(read))
 
@@ -96,17 +118,11 @@ def _attachment(path: Path, shown_name: str) -> Response:
     )
 
 
-def _block(index: int, block: Block) -> dict[str, Any]:
-    return {
-        "index": index,
-        "kind": block.kind.value,
-        "text": block.text,
-        "level": block.level,
-        "cells": block.cells,
-        "header": block.header,
-        "place": msgspec.to_builtins(block.place),
-        "label": block.place.label(),
-    }
+def _block(index: int, block: Block) -> BlockInfo:
+    return BlockInfo(
+        index, block.kind.value, block.text, block.level, block.cells, block.header, block.place,
+        block.place.label(),
+    )  # fmt: skip
 
 
 def _which(request: Request) -> tuple[str, int]:

@@ -1,0 +1,199 @@
+"""The official openai client, a real server and a real model: from a request to the kernels and back."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from quinze.formats.gguf import write_gguf
+from quinze.models.weights import GGUF_LAYER_NAMES, GGUF_NAMES, load_model
+from quinze.service.rooms import Rooms
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}Once upon a time{% endif %}"
+)
+
+
+def tokens_of(path: Path) -> tuple[list[str], list[float], list[int]]:
+    """A llama2.c tokenizer file as GGUF's three lists: tokens, scores, types."""
+    data, at = path.read_bytes(), 4
+    tokens, scores, types = [], [], []
+    while at < len(data):
+        score, length = struct.unpack_from("<fi", data, at)
+        piece = data[at + 8 : at + 8 + length]
+        at += 8 + length
+        i = len(tokens)
+        is_byte = 3 <= i < 259
+        tokens.append(f"<0x{i - 3:02X}>" if is_byte else piece.decode().replace(" ", "▁").strip("\n"))
+        scores.append(score)
+        types.append(6 if is_byte else 3 if i in {1, 2} else 2 if i == 0 else 1)
+    return tokens, scores, types
+
+
+def write_storyteller(weights: Path, tokenizer: Path, path: Path) -> None:
+    """stories260K as a GGUF that has a chat template."""
+    model = load_model(weights)
+    names = {ours: theirs for theirs, ours in GGUF_NAMES.items()}
+    layers = {ours: theirs for theirs, ours in GGUF_LAYER_NAMES.items()}
+
+    def renamed(name: str) -> str:
+        if name in names:
+            return names[name]
+        _, _, layer, rest = name.split(".", 3)
+        return f"blk.{layer}.{layers[rest.removesuffix('.weight')]}.weight"
+
+    tensors = [
+        type(tensor)(renamed(name), tensor.type, tensor.shape, tensor.data)
+        for name, tensor in model.tensors.items()
+    ]
+    tokens, scores, types = tokens_of(tokenizer)
+    config = model.config
+    metadata = {
+        "general.architecture": "llama",
+        "general.name": "storyteller",
+        "llama.context_length": config.max_position_embeddings,
+        "llama.embedding_length": config.hidden_size,
+        "llama.block_count": config.num_hidden_layers,
+        "llama.feed_forward_length": config.intermediate_size,
+        "llama.attention.head_count": config.num_attention_heads,
+        "llama.attention.head_count_kv": config.num_key_value_heads,
+        "llama.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "llama.rope.dimension_count": config.head_dim,
+        "llama.rope.freq_base": config.rope_theta,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": np.array(scores, np.float32),
+        "tokenizer.ggml.token_type": np.array(types, np.int32),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.chat_template": TEMPLATE,
+    }
+    write_gguf(path, metadata, tensors)
+
+
+@pytest.fixture(scope="module")
+def stories(
+    shared: Callable[[str], Path], serving_with: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """A server with stories260K as it is ("stories260K") and with a chat template ("storyteller")."""
+    weights, tokenizer = shared("data/models/stories260K.bin"), shared("data/models/tok512.bin")
+    home = tmp_path_factory.mktemp("home")
+    running = serving_with(home, Rooms(), threads=1, max_loaded_models=2, max_generations=1)
+    path = home / "storyteller.gguf"
+    write_storyteller(weights, tokenizer, path)
+    for model in (weights, path):
+        linked = running.http.post("/api/models", json={"path": str(model)})
+        assert linked.status_code == 201, linked.text
+    return running
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Callable[[str], Path]) -> str:
+    """What stories260K tells by itself, computed by somebody else."""
+    return shared("data/models/stories260K.greedy.txt").read_text("utf-8")
+
+
+def test_a_linked_model_is_described(stories: Any) -> None:
+    found = stories.http.get("/api/models/storyteller").json()
+    assert (found["format"], found["architecture"], found["can_chat"]) == ("gguf", "llama", True)
+    assert found["context_length"] == 512
+    assert 255_000 < found["parameters"] < 300_000
+    assert not stories.http.get("/api/models/stories260K").json()["can_chat"]
+    assert stories.http.get("/api/status").json()["default_model"] == "storyteller"
+
+
+@pytest.mark.parametrize("model", ["stories260K", "storyteller"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_greedy_completion_is_the_golden_text(stories: Any, golden: str, model: str, stream: bool) -> None:
+    asked = {"model": model, "prompt": "Once upon a time", "temperature": 0, "max_tokens": 60}
+    if stream:
+        chunks = list(stories.openai.completions.create(**asked, stream=True))
+        text, finish = "".join(chunk.choices[0].text for chunk in chunks), chunks[-1].choices[0].finish_reason
+    else:
+        reply = stories.openai.completions.create(**asked)
+        text, finish = reply.choices[0].text, reply.choices[0].finish_reason
+        assert reply.usage.completion_tokens == 60
+        assert reply.usage.total_tokens == reply.usage.prompt_tokens + 60
+        assert reply.model_extra["timings"]["decode_seconds"] > 0
+        assert reply.model_extra["context"]
+    assert finish == "length"
+    assert len(text) > 60
+    assert golden.startswith("Once upon a time" + text)
+
+
+def test_a_stop_string_ends_it_before_the_string(stories: Any) -> None:
+    reply = stories.openai.completions.create(
+        model="stories260K", prompt="Once upon a time", temperature=0, stop=["Lily"]
+    )
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.choices[0].text == ", there was a little girl named "
+
+
+def test_the_same_seed_tells_the_same_story(stories: Any) -> None:
+    def story(seed: int) -> str:
+        reply = stories.openai.completions.create(
+            model="stories260K", prompt="Once", seed=seed, temperature=1, max_tokens=40
+        )
+        return str(reply.choices[0].text)
+
+    assert story(15) == story(15)
+    assert len({story(seed) for seed in range(4)}) > 1
+
+
+def test_a_chat_streams_with_its_usage(stories: Any) -> None:
+    chunks = list(
+        stories.openai.chat.completions.create(
+            model="storyteller",
+            messages=[{"role": "system", "content": "Tell a story."}, {"role": "user", "content": "你好"}],
+            max_tokens=20,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices).strip()
+    assert chunks[-1].usage.completion_tokens == 20
+    assert chunks[-1].usage.prompt_tokens > 10
+
+
+def test_a_prompt_beyond_the_context_says_both_numbers(stories: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        stories.openai.completions.create(model="stories260K", prompt="story " * 2000)
+    assert caught.value.code == "context_length_exceeded"
+    assert "512" in str(caught.value)
+
+
+def test_a_client_that_hangs_up_frees_the_engine(stories: Any) -> None:
+    """One generation at a time is allowed here: a first one still at work would keep the second waiting."""
+    body = {"model": "stories260K", "prompt": "Once", "stream": True, "temperature": 1, "stop": ["\x00"]}
+    for _ in range(5):
+        with stories.http.stream("POST", "/v1/completions", json=body) as reply:
+            next(reply.iter_lines())
+        done = stories.openai.completions.create(model="stories260K", prompt="Once", max_tokens=1)
+        assert done.usage.completion_tokens == 1
+    assert stories.service.models.waiting() == 0
+
+
+def test_what_a_model_writes_about_documents_is_bound_to_them(stories: Any) -> None:
+    """A model this small says nothing that the documents support: the answer falls back to their own words."""
+    stories.http.post("/api/knowledge", json={"name": "notes"})
+    reply = stories.http.post(
+        "/api/knowledge/notes/documents",
+        params={"name": "rent.txt"},
+        content=b"The rent is due on the fifteenth of each month.",
+    )
+    stories.http.get(f"/api/jobs/{reply.json()['id']}/events")
+    answer = stories.http.post(
+        "/api/ask",
+        json={"knowledge_base": "notes", "question": "When is the rent due?", "model": "storyteller"},
+    ).json()
+    assert answer["kind"] in {"quoted", "generated"}
+    assert "fifteenth" in answer["citations"][0]["text"]
