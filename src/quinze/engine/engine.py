@@ -63,12 +63,13 @@ class Engine:
                 f"The context length is {context_length}; it must be at least 1.", param="context_length"
             )
         self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
+        if kv_type not in ("f16", "f32"):
+            raise InvalidRequestError(f"kv_type is {kv_type!r}; it must be f16 or f32.", param="kv_type")
         self._kv_type = kv_type
         self._turns = Turns()
         self._kept = _Kept()
         self._model: Model | None = model  # its mapped file must outlive the decoder
         self._decoder: native.Decoder | None = _decoder(model, self.threads, kernels)
-        self._decoder.cache(kv_type)  # an unknown kv_type is said now, not at the first request
 
     def generate(
         self,
@@ -273,7 +274,7 @@ class Generation(Iterator[int]):
 class _Kept:
     """The cache of the sequence that ended last: whoever continues it computes only what is new.
 
-    `take` is called by whoever has the turn; `put` at any moment, even by the garbage collector: hence no lock.
+    `take` is called by whoever has the turn; `put` at any moment, even in garbage collection: hence no lock.
     """
 
     def __init__(self) -> None:
@@ -302,6 +303,12 @@ class _Kept:
 def _decoder(model: Model, threads: int, kernels: str) -> native.Decoder:
     if not 1 <= threads <= 1024:
         raise InvalidRequestError(f"threads is {threads}; it must lie between 1 and 1,024.", param="threads")
+    try:
+        native.kernels(kernels)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"{error}.", hint='"scalar" runs everywhere; "auto" takes the fastest.', param="kernels"
+        ) from error
     config = model.config
     numbers = {
         "vocab_size": config.vocab_size,
