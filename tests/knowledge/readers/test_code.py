@@ -1,4 +1,4 @@
-"""Source code: every definition is a block with its name and lines. Oracles: Python's own `ast` and `inspect`."""
+"""Source code: every definition is a block with its name and lines. Oracles: Python's `ast` and `inspect`."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def test_a_module_docstring_is_read_as_words() -> None:
 SNIPPETS = {
     "javascript": (
         "// adds\nexport function add(a, b) { return a + b }\nconst half = (x) => x / 2\nlet n = 3\n"
-        "class Point extends Base {\n  x = 0\n  /** far */\n  distance(o) { return 1 }\n  static of() { return 2 }\n}\n"
+        "class Point extends Base {\n  x = 0\n  /** far */\n  distance(o) { return 1 }\n"
+        "  static of() { return 2 }\n}\n"
         "module.exports.twice = function (x) { return 2 * x }\n",
         ["add", "half", "Point", "Point.distance", "Point.of", "module.exports.twice"],
     ),
@@ -104,13 +105,15 @@ SNIPPETS = {
         ["Shape", "Id", "Box", "Box.constructor", "Box.area", "f", "N", "N.g"],
     ),
     "java": (
-        "package a.b;\n/** A bank. */\npublic class Bank {\n  private int n;\n  @Override\n  public int sum() {\n"
+        "package a.b;\n/** A bank. */\npublic class Bank {\n  private int n;\n  @Override\n"
+        "  public int sum() {\n"
         "    return n;\n  }\n  Bank(int n) { this.n = n; }\n  enum Kind { A, B }\n}\n",
         ["Bank", "Bank.sum", "Bank.Bank", "Bank.Kind"],
     ),
     "c": (
         "#include <stdio.h>\nstruct point { int x; };\ntypedef struct { int a; } pair;\n#ifdef X\n"
-        "static int *find(const char *s)\n{\n  return 0;\n}\n#endif\n/* entry */\nint main(void) { return 0; }\n",
+        "static int *find(const char *s)\n{\n  return 0;\n}\n#endif\n/* entry */\n"
+        "int main(void) { return 0; }\n",
         ["point", "pair", "find", "main"],
     ),
     "cpp": (
@@ -119,7 +122,8 @@ SNIPPETS = {
         ["store.Heap", "store.Heap.~Heap", "store.Heap.top", "store.Heap2.push", "store.Kind"],
     ),
     "csharp": (
-        "namespace A.B {\n  class Stack<T> {\n    public int Count { get; set; }\n    public void Push(T x) { }\n"
+        "namespace A.B {\n  class Stack<T> {\n    public int Count { get; set; }\n"
+        "    public void Push(T x) { }\n"
         "    public Stack() { }\n  }\n  enum E { X }\n}\n",
         ["A.B.Stack", "A.B.Stack.Count", "A.B.Stack.Push", "A.B.Stack.Stack", "A.B.E"],
     ),
@@ -129,17 +133,21 @@ SNIPPETS = {
         ["Server", "Server.Run", "main"],
     ),
     "rust": (
-        "/// A tree.\n#[derive(Debug)]\npub struct Tree<T> { v: T }\nimpl<T> Tree<T> {\n    pub fn new(v: T) -> Self "
-        "{ Tree { v } }\n}\ntrait Walk { fn walk(&self); }\nmod inner {\n    pub fn f() {}\n}\nfn main() {}\n",
+        "/// A tree.\n#[derive(Debug)]\npub struct Tree<T> { v: T }\nimpl<T> Tree<T> {\n"
+        "    pub fn new(v: T) -> Self "
+        "{ Tree { v } }\n}\ntrait Walk { fn walk(&self); }\nmod inner {\n    pub fn f() {}\n}\n"
+        "fn main() {}\n",
         ["Tree", "Tree.new", "Walk", "inner", "inner.f", "main"],
     ),
     "ruby": (
-        "module Shop\n  class Cart\n    def total(x)\n      x\n    end\n    def self.empty; new; end\n  end\nend\n"
+        "module Shop\n  class Cart\n    def total(x)\n      x\n    end\n"
+        "    def self.empty; new; end\n  end\nend\n"
         "def top; end\n",
         ["Shop.Cart", "Shop.Cart.total", "Shop.Cart.empty", "top"],
     ),
     "php": (
-        "<?php\nnamespace App;\nclass User {\n  public $n;\n  public function name() { return $this->n; }\n}\n"
+        "<?php\nnamespace App;\nclass User {\n  public $n;\n"
+        "  public function name() { return $this->n; }\n}\n"
         "function helper() { return 1; }\n",
         ["User", "User.name", "helper"],
     ),

@@ -20,7 +20,7 @@ MOST_PIXELS = 120_000_000
 """An A2 page at 600 dpi. Unpacked, it takes three bytes a pixel."""
 
 MOST_PAGES = 2_000
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF")
 
 
 def read(path: Path, report: Report) -> Document:

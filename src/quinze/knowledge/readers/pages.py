@@ -42,7 +42,7 @@ def _pdf_page(path: Path, page: int, width: int) -> Image.Image:
             document.init_forms()
         shown = document[page - 1]
         wide, high = shown.get_size()
-        scale = min(width / max(wide, 0.1), (MOST_PIXELS / max(wide * high, 0.1)) ** 0.5)
+        scale = min((width - 0.5) / max(wide, 0.1), (MOST_PIXELS / max(wide * high, 0.1)) ** 0.5)
         bitmap = shown.render(scale=scale, may_draw_forms=bool(document.formenv), rev_byteorder=True)
         picture: Image.Image = bitmap.to_pil().convert("RGB")
         bitmap.close()

@@ -20,6 +20,9 @@ GUTTER = 0.8
 COLUMN_CHARACTERS = 15
 """Lines of a column of running text are at least this long; shorter ones are cells, read row by row."""
 
+CELL_GAP = 1.5
+"""In em: white between the two cells of a row; between sentences of justified text it is up to one."""
+
 DEEPEST = 4
 """Columns within columns."""
 
@@ -263,7 +266,7 @@ class Cell:
 
 
 def line_cells(line: Line) -> list[Cell]:
-    """The pieces of a line that stand at least an em apart."""
+    """The pieces of a line that stand further apart than its words."""
     runs = sorted(line.runs, key=lambda run: run.x0)
     groups: list[list[Run]] = []
     for run in runs:
@@ -297,6 +300,8 @@ def _same_columns(one: list[Cell], two: list[Cell], above: Line, below: Line) ->
     if len(one) < 2 or len(one) != len(two) or above.column != below.column:
         return False
     if below.baseline - above.baseline > 4 * below.size:
+        return False
+    if len(two) == 2 and min(one[1].x0 - one[0].x1, two[1].x0 - two[0].x1) < CELL_GAP * below.size:
         return False
     near = 1.2 * above.size
 

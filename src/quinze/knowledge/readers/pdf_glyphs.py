@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +89,16 @@ class Run:
     table: int | None = None
     """It stands in place of a whole table: the table's number on its page."""
 
+    def extend(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        if x0 < self.x0:
+            self.x0 = x0
+        if x1 > self.x1:
+            self.x1 = x1
+        if y0 < self.y0:
+            self.y0 = y0
+        if y1 > self.y1:
+            self.y1 = y1
+
     @property
     def rtl(self) -> bool:
         return is_rtl(self.text)
@@ -120,7 +131,12 @@ class Glyphs:
         return Frame(self.frame.width, self.frame.height, turns % 4)
 
 
+_RTL = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe]")
+
+
 def is_rtl(text: str) -> bool:
+    if not _RTL.search(text):
+        return False
     rtl = sum(1 for c in text if unicodedata.bidirectional(c) in ("R", "AL"))
     return rtl > 0.5 * max(1, sum(1 for c in text if c.isalpha()))
 
@@ -202,7 +218,7 @@ class _Gatherer:
         sx0, sy0 = a * left + c * low + e, b * left + d * low + f
         sx1, sy1 = a * right + c * high + e, b * right + d * high + f
         width, height = glyphs.frame.width, glyphs.frame.height
-        if max(sx0, sx1) < 0 or min(sx0, sx1) > width or max(sy0, sy1) < 0 or min(sy0, sy1) > height:
+        if not (0 <= sx0 <= width or 0 <= sx1 <= width) or not (0 <= sy0 <= height or 0 <= sy1 <= height):
             return False  # drawn off the page
         glyphs.count += 1
         latin = 127 < code < 0x250
@@ -229,8 +245,7 @@ class _Gatherer:
         else:
             if space:
                 self.letters.append(" ")
-            run.x0, run.x1 = min(run.x0, x0), max(run.x1, x1)
-            run.y0, run.y1 = min(run.y0, y0), max(run.y1, y1)
+            run.extend(x0, y0, x1, y1)
         self.letters.append(_LIGATURES.get(char, char))
         return True
 
@@ -239,9 +254,10 @@ class _Gatherer:
         style, size = self.style, self.style.size
         return (
             style.key != self.key
-            or abs(baseline - run.baseline) > 0.25 * max(size, run.size)
-            or max(x0 - run.x1, run.x0 - x1) > WIDE_GAP * min(size, run.size)
             or not 0.87 < size / run.size < 1.15
+            or not -0.25 * size < baseline - run.baseline < 0.25 * size
+            or x0 - run.x1 > WIDE_GAP * size
+            or run.x0 - x1 > WIDE_GAP * size
             or style.bold != run.bold
             # Back to the left on the same line: another column or cell, drawn later.
             or (x1 < run.x0 - size and not _may_run_left(char))
