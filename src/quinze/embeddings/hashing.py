@@ -31,10 +31,10 @@ BATCH_CHARACTERS = 1 << 16
 _WORDS = re.compile(rf"[{CJK}]+|[^\W{CJK}]+")
 _IS_CJK = re.compile(f"[{CJK}]")
 
-WORD, PAIR, SINGLE = 1.0, 1.0, 0.35
+WORD, PAIR, SINGLE = 1.0, 1.0, 0.5
 PIECES = {3: 0.35, 4: 0.35, 5: 0.25}
 """Weight of a word's pieces by their length, the boundary signs counted."""
-FUNCTION_WORD = 0.15
+FUNCTION_WORD = 0.1
 """Words without a meaning of their own count this much."""
 
 UInt = npt.NDArray[np.uint64]
@@ -98,7 +98,6 @@ class HashingEmbedder:
             at = marked.windows(length)
             hashes = _mix(marked.gram(at, length) + np.uint64(length))
             word = marked.word_of[at]
-            # A long word has many pieces; together they weigh as much as those of a middling one.
             share = importance[word] * np.float32(weight)
             found.append((marked.rows[word], hashes, share))
         return found
