@@ -45,7 +45,7 @@ def _part(element: Element, name: str) -> str:
 
 def _grouped(text: str) -> str:
     """Brackets where the line would be misread without them."""
-    plain = text.isalnum() and (len(text) == 1 or text.isalpha() or set(text) <= _SIMPLE)
+    plain = len(text) == 1 or (text.isalnum() and (text.isalpha() or set(text) <= _SIMPLE))
     return text if plain or not text or (text[0] in "([{" and text[-1] in ")]}") else f"({text})"
 
 

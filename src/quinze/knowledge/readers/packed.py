@@ -70,7 +70,7 @@ class Package:
         size = sum(info.file_size for info in self._zip.infolist() if info.filename.lower().endswith(_MARKUP))
         if size > most:
             raise ReaderLimitError(
-                f"{self._report.name} unpacks to {size / 1e6:,.0f} MB; at most {most / 1e6:,.0f} MB are read.",
+                f"{self._report.name} unpacks to {size / 1e6:,.0f} MB; at most {most / 1e6:,.0f} are read.",
                 hint="Split it, or export the sheets that matter as CSV.",
             )
 

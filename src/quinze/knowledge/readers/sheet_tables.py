@@ -241,7 +241,7 @@ class _Table:
 def _merges(
     rows: Rows, region: Region, merged: Merged
 ) -> tuple[dict[tuple[int, int], str], dict[tuple[int, int], str]]:
-    """(row, column) -> text, for the cells below and to the right of the one that holds a merged cell's text."""
+    """(row, column) -> text, for the cells below and to the right of that which holds a merged text."""
     below: dict[tuple[int, int], str] = {}
     right: dict[tuple[int, int], str] = {}
     for (top, left), (bottom, last) in merged:

@@ -326,12 +326,12 @@ class _Watch:
             raise ReadingCancelledError(f"Reading {name} was cancelled.")
         if seconds > limits.seconds:
             raise ReaderLimitError(
-                f"Reading {name} took longer than {limits.seconds:,.0f} s and was stopped{self._where()}.",
+                f"Reading {name} took longer than {limits.seconds:,g} s and was stopped{self._where()}.",
                 hint=SPLIT_IT,
             )
         if silent > limits.idle_seconds:
             raise ReaderLimitError(
-                f"Reading {name} made no progress for {limits.idle_seconds:,.0f} s "
+                f"Reading {name} made no progress for {limits.idle_seconds:,g} s "
                 f"and was stopped{self._where()}.",
                 hint=SPLIT_IT,
             )
