@@ -19,7 +19,7 @@ from quinze.knowledge.sentences import sentence_spans
 from quinze.rag.answers import Citation, Status
 from quinze.rag.evidence import agreement, filled_columns, spans_of
 from quinze.rag.quoting import code_excerpt, narrow
-from quinze.rag.words import Question, is_han, is_number, language_of, read_question
+from quinze.rag.words import Question, is_foreign, is_han, is_number, read_question
 
 if TYPE_CHECKING:
     from quinze.knowledge.results import Hit
@@ -141,7 +141,7 @@ class Checker:
     def check(self, claim: str, hit: Hit) -> Support:
         """How well one passage supports a claim, and the sentence of it that does so best."""
         asked = read_question(claim, self._analyzer)
-        foreign = language_of(hit.text) != asked.language
+        foreign = is_foreign(hit.text, asked)
         words = [word for word in asked.words if not (foreign and is_han(word.terms[0]))]
         total = sum(word.weight for word in words)
         everywhere = self._all_terms(hit)

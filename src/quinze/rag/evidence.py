@@ -12,12 +12,14 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from quinze.embeddings.folding import fold
 from quinze.knowledge.document import Block, BlockKind
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.sentences import sentence_spans
-from quinze.rag.words import Question, Word, is_han, is_number, language_of
+from quinze.rag.words import Question, Word, is_foreign, is_han, is_number
 
 if TYPE_CHECKING:
     from quinze.knowledge.results import Hit
@@ -26,6 +28,10 @@ OWN, COLUMN, LEAD, AROUND, ABOVE, NEAR = 1.0, 0.95, 0.75, 0.6, 0.6, 0.4
 """What a word of the question is worth, by where it stands: NEAR is anywhere in the passage."""
 SIMILAR, SCATTERED = 0.7, 0.3
 """... when only its beginning agrees ("apply", "application"), or only the Chinese character stands there."""
+FOREIGN = 0.25
+"""What a Chinese word of the question weighs in a text without Chinese."""
+NAMED = 0.3
+"""Added to the score of what stands in a file that the question names."""
 LONG_SENTENCE = 300
 """A longer one is taken apart at its line breaks: OCR and lists often have no full stops."""
 UNSEEN = 9
@@ -80,9 +86,14 @@ class Evidence:
             for hit, terms in zip(hits, self._near, strict=True)
         ]
         self._weights = [
-            (word, word.weight * _rarity(sum(not terms.isdisjoint(word.terms) for terms in held), len(held)))
+            (
+                word,
+                word.weight
+                * _rarity(word, sum(not terms.isdisjoint(word.terms) for terms in held), len(held)),
+            )
             for word in question.words
         ]
+        self._folded_question = fold(question.text)
 
     def units(self) -> list[Unit]:
         """Every sentence, row and definition of the hits that holds any of the question, the best first."""
@@ -103,6 +114,8 @@ class Evidence:
         above = self._terms(
             " ".join((*place.heading, hit.title, hit.document, place.sheet or "", place.chapter or ""))
         )
+        named = self._terms(PurePosixPath(hit.document).name) if self._is_named(hit.document) else set()
+        foreign = is_foreign(f"{hit.title}\n{hit.text}", self._question)
         spans = spans_of(block)
         whole = self._terms(block.text)
         for start, end in spans:
@@ -116,26 +129,37 @@ class Evidence:
                 head = "\n".join(text.split("\n")[:HEAD_LINES]) + " " + (place.symbol or "")
                 places[0] = (SIMILAR, own)
                 places.append((OWN, self._terms(head)))
-            coverage = self._coverage(places, foreign=language_of(hit.text) != self._question.language)
+            coverage = self._coverage(places, named, foreign=foreign)
             if coverage:
-                score = coverage * self._fit(block, text, tokens) + 0.1 / (rank + 2)
+                score = coverage * self._fit(block, text, tokens) + 0.1 / (rank + 2) + (NAMED if named else 0)
                 yield Unit(hit, index, start, end, coverage, score)
+
+    def _is_named(self, document: str) -> bool:
+        """Whether the question says the file's name; a plain word ("report") is one only with its suffix."""
+        name = fold(PurePosixPath(document).name)
+        stem = PurePosixPath(name).stem
+        return name in self._folded_question or (
+            len(stem) > 3 and not stem.isalpha() and stem in self._folded_question
+        )
 
     def _terms(self, text: str) -> set[str]:
         return set(self._analyzer.tokens(text))
 
-    def _coverage(self, places: Sequence[tuple[float, set[str]]], *, foreign: bool) -> float:
+    def _coverage(
+        self, places: Sequence[tuple[float, set[str]]], ignored: set[str], *, foreign: bool
+    ) -> float:
         """Share of the question's weight found in `places`: sets of terms with what a find there is worth.
 
-        In a text of the other language only names and numbers can be found, so only they are asked for.
+        In a text of the other language names and numbers are found, seldom the rest, which so counts less.
         """
-        weights = [
-            (word, weight) for word, weight in self._weights if not (foreign and is_han(word.terms[0]))
-        ]
-        total = sum(weight for _, weight in weights)
-        if not total:
-            return 0.0
-        return sum(weight * found(word, places) for word, weight in weights) / total
+        total = got = 0.0
+        for word, weight in self._weights:
+            if ignored.issuperset(word.terms):
+                continue
+            asked = weight * FOREIGN if foreign and is_han(word.terms[0]) else weight
+            total += asked
+            got += asked * found(word, places)
+        return got / total if total else 0.0
 
     def _fit(self, block: Block, text: str, tokens: Sequence[str]) -> float:
         """More than 1 if the text is of the sort that the question wants, less if it can hardly answer."""
@@ -244,7 +268,12 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
     return left, left + len(piece.strip())
 
 
-def _rarity(holders: int, total: int) -> float:
-    """Towards 0.3 for a word that every hit of many has, 1 for one that none has."""
+def _rarity(word: Word, holders: int, total: int) -> float:
+    """Towards 0.3 for a word that every hit of many has, 1 for one that none has.
+
+    A Chinese pair that none has may be no word at all, but the end of one and the beginning of the next.
+    """
+    if not holders and is_han(word.terms[0]):
+        return 0.5
     all_passages = total + UNSEEN
     return 0.3 + 0.7 * math.log(all_passages / (holders + 1)) / math.log(all_passages)

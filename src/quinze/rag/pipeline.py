@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import ChatTemplateError, ContextLengthError, InvalidRequestError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from quinze.knowledge.knowledge_base import KnowledgeBase
     from quinze.knowledge.results import Hit, Search
     from quinze.llm.llm import LLM
+    from quinze.llm.messages import Delta
 
 __all__ = ["Answer", "AnswerEvent", "Citation", "Passage", "Searched", "Status", "answer", "stream_answer"]
 
@@ -110,7 +111,8 @@ class _Walk:
         reply = ""
         params = SamplingParams(temperature=0.0, max_tokens=prompt.reply_tokens)
         try:
-            with contextlib.closing(llm.chat(prompt.messages, params=params, stream=True)) as stream:
+            stream = llm.chat(prompt.messages, params=params, stream=True)
+            with contextlib.closing(cast("Generator[Delta, None, None]", stream)):
                 for delta in stream:
                     shown = len(_spoken(reply))
                     reply += delta.text

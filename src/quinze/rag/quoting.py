@@ -125,7 +125,11 @@ def code_excerpt(block: Block, question: Question, analyzer: Analyzer) -> tuple[
     asked = question.terms.difference(analyzer.tokens(block.place.symbol or ""))
     held = [asked.intersection(analyzer.tokens(line)) for line in lines]
     windows = range(len(lines) - CODE_LINES + 1)
-    best = max(windows, key=lambda at: (len(set().union(*held[at : at + CODE_LINES])), at == 0))
+    # Signature and docstring are worth another word, if they hold anything that is asked.
+    begins = 1 if set().union(*held[:CODE_LINES]) else 0
+    best = max(
+        windows, key=lambda at: len(set().union(*held[at : at + CODE_LINES])) + (begins if at == 0 else 0)
+    )
     start = sum(len(line) + 1 for line in lines[:best])
     return start, start + len("\n".join(lines[best : best + CODE_LINES]))
 

@@ -7,6 +7,7 @@ by a word is also recognised by it. Knows nothing of documents or models.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,8 @@ _ASKING_ZH = """
 ASKING = frozenset(f"{_ASKING_EN} {_ASKING_ZH}".split())
 """Stems and pairs with which people ask, or say in what sort of document: answers seldom repeat them."""
 LITTLE = 0.25
+
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 
 _KINDS: dict[Kind, tuple[str, str]] = {
     "number": (
@@ -75,7 +78,8 @@ def read_question(text: str, analyzer: Analyzer) -> Question:
     [('old',), ('bridg',)]
     """
     query = analyzer.query(text)
-    words = tuple(Word(run, _weight(run)) for run in query.runs)
+    shared = Counter(term for run in query.runs for term in run)
+    words = tuple(Word(run, _weight(run, shared)) for run in query.runs)
     kinds: set[Kind] = {
         kind for kind, (en, zh) in _KINDS.items() if re.search(en, text, re.IGNORECASE) or re.search(zh, text)
     }
@@ -85,9 +89,13 @@ def read_question(text: str, analyzer: Analyzer) -> Question:
 
 def language_of(text: str) -> Language:
     """Chinese if a fifth of the letters are, else English: the two languages that answers are worded in."""
-    han = sum(1 for character in text if is_han(character))
-    letters = sum(1 for character in text if character.isalpha())
-    return "zh" if han and han * 5 >= letters else "en"
+    han = len(_HAN.findall(text))
+    return "zh" if han and han * 5 >= sum(character.isalpha() for character in text) else "en"
+
+
+def is_foreign(text: str, question: Question) -> bool:
+    """Whether a text holds words, but none of the language in which a Chinese question is asked."""
+    return question.language == "zh" and not _HAN.search(text) and any(c.isalpha() for c in text)
 
 
 def is_han(term: str) -> bool:
@@ -98,9 +106,11 @@ def is_number(term: str) -> bool:
     return term[0].isdigit()
 
 
-def _weight(run: tuple[str, ...]) -> float:
-    if all(term in ASKING for term in run):
+def _weight(run: tuple[str, ...], shared: Counter[str]) -> float:
+    if not ASKING.isdisjoint(run):
         return LITTLE
     if len(run) == 1 and len(run[0]) == 1 and not run[0].isdigit():
         return LITTLE
-    return 1.0
+    # A Chinese word of two characters that stands alone is one run for both of them.
+    alone = is_han(run[0]) and len(run) == 1 and shared[run[0]] == 1
+    return 2.0 if alone else 1.0
