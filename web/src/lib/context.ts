@@ -5,8 +5,8 @@ import type { ContextLedger } from './api'
 export type ContextPart = 'system' | 'knowledge' | 'history' | 'prompt' | 'reply'
 
 const NAMES: Record<string, ContextPart> = {
-  system: 'system', knowledge: 'knowledge', passages: 'knowledge', documents: 'knowledge', history: 'history',
-  prompt: 'prompt', question: 'prompt', reply: 'reply', reserve: 'reply', reply_reserve: 'reply', completion: 'reply',
+  system: 'system', knowledge: 'knowledge', history: 'history',
+  prompt: 'prompt', template: 'system', reply: 'reply',
 }
 
 export function contextParts(ledger: ContextLedger): { part: ContextPart; tokens: number }[] {
