@@ -34,7 +34,8 @@ def chatty_path(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     config = ModelConfig(
         name="chatty", vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=32,
         num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
-        max_position_embeddings=CONTEXT, rms_norm_eps=1e-5, rope_theta=1e4, rope_interleaved=True, tie_word_embeddings=True,
+        max_position_embeddings=CONTEXT, rms_norm_eps=1e-5, rope_theta=1e4,
+        rope_interleaved=True, tie_word_embeddings=True,
     )  # fmt: skip
     rng = np.random.default_rng(15)
     tensors = [

@@ -54,6 +54,8 @@ ALIGNMENT = 32
 MAX_PAIRS, MAX_TENSORS = 2**16, 2**16
 MAX_NAME = 2**10
 MAX_STRING = 2**24
+MAX_HEAD = 2**28
+"""Bytes before the data. Sparse files claim terabytes and take none."""
 MAX_STRINGS = 2**22
 """Strings of one array: the largest vocabularies have a million tokens and as many merges."""
 
@@ -131,7 +133,7 @@ class _Reader:
         )
 
     def take(self, size: int, what: str) -> bytes:
-        left = len(self.data) - self.position
+        left = min(len(self.data), MAX_HEAD) - self.position
         if size > left:
             raise self.broken(f"is cut off or broken: {what} needs {size:,} bytes and {left:,} are left")
         start, self.position = self.position, self.position + size
@@ -182,9 +184,8 @@ class _Reader:
             raise self.broken(f"has the unknown value type {kind} in the array {key!r}")
         dtype = np.dtype(SCALARS[kind])
         count = self.count(len(self.data), dtype.itemsize, f"values in {key}")
-        start, self.position = self.position, self.position + count * dtype.itemsize
-        raw = self.data[start : self.position]
-        return raw.astype(bool) if dtype.kind == "b" else np.frombuffer(raw.tobytes(), dtype)
+        raw = self.take(count * dtype.itemsize, key)
+        return np.frombuffer(raw, np.uint8).astype(bool) if dtype.kind == "b" else np.frombuffer(raw, dtype)
 
     def tensor(self) -> tuple[str, tuple[int, ...], TensorType, int]:
         """(name, shape, type, offset), checked as far as it can be without the others."""
