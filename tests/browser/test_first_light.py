@@ -253,8 +253,9 @@ def test_what_is_dropped_anywhere_on_the_page_is_taken_in(visit: Callable[..., P
         """([name, text]) => {
           const transfer = new DataTransfer()
           transfer.items.add(new File([text], name))
+          const how = {dataTransfer: transfer, bubbles: true, cancelable: true}
           for (const type of ['dragenter', 'dragover', 'drop']) {
-            document.body.dispatchEvent(new DragEvent(type, {dataTransfer: transfer, bubbles: true, cancelable: true}))
+            document.body.dispatchEvent(new DragEvent(type, how))
           }
         }""",
         ["笔记.md", "# 笔记\n\n船在黎明起航。"],
