@@ -6,7 +6,6 @@ Given a path or bytes; returns the object. Knows nothing of what the keys mean.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,6 @@ def read_json(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
 
 def parse_json(data: bytes, name: str) -> dict[str, Any]:
     """The object in these bytes. `name` is what messages call it."""
-    if _depth(data) > MAX_DEPTH:
-        raise FileFormatError(f"{name} nests deeper than {MAX_DEPTH} levels.")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -46,31 +43,28 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict):
         raise FileFormatError(f"{name} should hold a JSON object and holds a {type(value).__name__}.")
+    if _is_deep(value):
+        raise FileFormatError(f"{name} nests deeper than {MAX_DEPTH} levels.")
     return value
 
 
-def _depth(data: bytes) -> int:
-    """An upper bound is enough: brackets within strings are told apart, nothing else."""
-    depth = deepest = 0
-    for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', data, re.DOTALL):
-        token = match.group()
-        if token in b"[{":
-            depth += 1
-            if depth > deepest:
-                deepest = depth
-                if deepest > MAX_DEPTH:
-                    break
-        elif token in b"]}":
-            depth -= 1
-    return deepest
+def _is_deep(value: Any) -> bool:
+    """Whether it nests too deep for those who walk it later."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        nested = [item for item in level if isinstance(item, (dict, list))]
+        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return False
+    return True
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:80]!r} stands there twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name[:80]!r} stands there twice")
+        found[name] = value
     return found
 
 
