@@ -169,6 +169,8 @@ def ocr_blocks(
         body = statistics.median(line.size for line in lines)
         for paragraph in read_paragraphs(lines, body):
             text = join_lines([line.text for line in paragraph.lines])
+            if not any(c.isalnum() for c in text):
+                continue  # frames and dots that were taken for letters
             place = _place(paragraph.lines, rects, found, page, region, heading)
             blocks.append(Block(BlockKind.PARAGRAPH, text, place))
     return blocks

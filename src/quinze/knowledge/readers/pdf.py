@@ -236,7 +236,7 @@ def _outline(document: Any) -> dict[tuple[int, str], int]:
 
 
 _PROGRAMS_OWN = re.compile(
-    r"\.(docx?|pptx?|xlsx?|tex|indd|qxd|pdf|dvi|rtf)$|^(\(?anonymous\)?$|untitled|microsoft word|slide 1)",
+    r"\.(docx?|pptx?|xlsx?|tex|indd|qxd|pdf|dvi|rtf|png|jpe?g)$|^(\(?anonymous\)?$|untitled|microsoft word|slide 1)",
     re.I,
 )
 

@@ -18,7 +18,7 @@ DEPTH = 4
 """Lines looked at from each edge."""
 
 _NUMBER = re.compile(
-    r"^\W*((page|seite|p\.|第)\s*)?(\d{1,4}|[ivxlc]{1,6})(\s*(of|/|von|页?\s*共|\|)\s*\d{1,4})?\s*页?\W*$",
+    r"^\W*((page|seite|p\.|第)\s*)?(\d{1,4}([-–.]\d{1,4})?|[ivxlc]{1,6})(\s*(of|/|von|页?\s*共|\|)\s*\d{1,4})?\s*页?\W*$",
     re.I,
 )
 
@@ -46,7 +46,9 @@ def find_chrome(pages: Sequence[tuple[float, Sequence[Line]]]) -> list[dict[int,
                     depth = n
             marked.update((id(line), part) for line in candidates[:depth])
         found.append(marked)
-    return found
+    empty = sum(len(marked) == len(lines) for marked, (_, lines) in zip(found, pages, strict=True))
+    # Where nothing else stands on the pages, it is their text.
+    return found if empty <= len(pages) / 2 else [{} for _ in pages]
 
 
 def _edge(height: float, lines: Sequence[Line], top: bool) -> list[Line]:

@@ -144,7 +144,7 @@ def _groups(runs: list[Run]) -> list[_Group]:
             last = groups[-1]
             common = _common(last.white, blanks, gutter)
             # A band of two columns goes on with two columns; it doesn't join a centered title above.
-            begins = _inner(band, blanks) and not any(_inner(each, last.white) for each in last.bands)
+            begins = _inner(band, blanks) and not _inner(last.runs, last.white)
             if not begins and (common or (not last.white and not blanks)):
                 last.bands.append(band)
                 last.white = common

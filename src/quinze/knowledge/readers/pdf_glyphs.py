@@ -273,6 +273,8 @@ class _Gatherer:
 _LIGATURES = {
     "ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st",
     "\x02": "\u00ad", "\ufffe": "\u00ad",
+    # Codes of Windows' Western alphabet, which many programs wrote as if they were Unicode.
+    **{chr(code): bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)},
 }  # fmt: skip
 
 

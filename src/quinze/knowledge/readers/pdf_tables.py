@@ -105,6 +105,8 @@ def _table(block: Any, runs: Sequence[Run]) -> Table | None:
         return None
     if max(map(len, texts)) > LONGEST_CELL or statistics.mean(map(len, texts)) > MEAN_CELL:
         return None
+    if sum(not any(c.isalnum() for c in text) for text in texts) > 0.25 * len(texts) and columns < 5:
+        return None  # boxes to tick and bullets in columns: lists side by side
     box = block.bbox
     table = Table([], False, box.x, box.y, box.x + box.width, box.y + box.height)
     inside = [run for run in runs if table.holds(run)]
