@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
 from quinze.errors import ChatTemplateError, InvalidRequestError
 from quinze.tokenizer.chat_template import ChatTemplate
-from quinze.tokenizer.tokenizer import Tokenizer
+from quinze.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 Load = Callable[[str], Tokenizer]
 
@@ -232,3 +233,29 @@ def test_a_closed_template_leaves_no_process(tmp_path: Path) -> None:
     assert len(child) == 1
     template.close()
     assert not any(process.is_running() for process in child)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_sentencepiece_folder_of_hugging_face_puts_spaces_where_tokenizers_does(
+    shared: Any, tmp_path: Path, legacy: bool
+) -> None:
+    """Llama 2 comes in two kinds: a space after every control token, or at the beginning only."""
+    from transformers import LlamaTokenizer
+
+    (tmp_path / "tokenizer.model").symlink_to(shared("data/tokenizers/llama2/tokenizer.model"))
+    made = LlamaTokenizer.from_pretrained(tmp_path, legacy=legacy)
+    made.chat_template = LLAMA2
+    made.save_pretrained(tmp_path / "saved")
+    peer = tokenizers.Tokenizer.from_file(str(tmp_path / "saved/tokenizer.json"))
+    ours = load_tokenizer(tmp_path / "saved")
+    assert (ours.bos_id, ours.eos_id, ours.stop_ids) == (1, 2, {2})
+    template = ChatTemplate.of(ours)
+    assert template is not None
+    for conversation in CONVERSATIONS:
+        segments = template.render(conversation)
+        text = "".join(part for part, _ in segments)
+        ids = ours.encode_segments(segments)
+        assert ids == peer.encode(text, add_special_tokens=False).ids
+        if not legacy:
+            assert ids == made.apply_chat_template(conversation, return_dict=False)
+    template.close()
