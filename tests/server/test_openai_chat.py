@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import time
 from typing import Any
 
 import httpx
@@ -254,6 +256,26 @@ def test_when_too_many_wait_the_next_is_told_when_to_come_again(serve: Any) -> N
     assert reply.status_code == 503
     assert reply.headers["retry-after"] == "1"
     assert reply.json()["error"]["code"] == "busy"
+
+
+def test_two_hundred_at_once_are_answered_or_told_to_come_again(serve: Any) -> None:
+    running = serve(max_generations=2, max_waiting=20)
+    running.llm.slow.set()
+    most = 0
+
+    def one(_: int) -> int:
+        reply = running.http.post("/v1/chat/completions", json={"model": "scripted", "messages": HELLO})
+        return int(reply.status_code)
+
+    with concurrent.futures.ThreadPoolExecutor(60) as pool:
+        futures = [pool.submit(one, i) for i in range(200)]
+        while not all(future.done() for future in futures):
+            most = max(most, running.llm.at_work)
+            running.llm.go.release(5)
+            time.sleep(0.01)
+    statuses = {future.result() for future in futures}
+    assert statuses == {200, 503}
+    assert most <= 2
 
 
 def test_a_server_that_stops_tells_its_streams(serve: Any) -> None:

@@ -183,7 +183,7 @@ def test_a_client_that_hangs_up_frees_the_engine(stories: Any) -> None:
 
 
 def test_what_a_model_writes_about_documents_is_bound_to_them(stories: Any) -> None:
-    """A model this small says nothing that the documents support: the answer falls back to their own words."""
+    """A model this small says nothing that the documents support: so their own words answer."""
     stories.http.post("/api/knowledge", json={"name": "notes"})
     reply = stories.http.post(
         "/api/knowledge/notes/documents",

@@ -15,9 +15,11 @@ from quinze.errors import (
     InvalidRequestError,
     KnowledgeBaseNotFoundError,
     ModelNotFoundError,
+    StorageError,
     TooLargeError,
 )
 from quinze.service import uploads
+from quinze.service.rooms import Rooms
 from quinze.service.service import Service
 from quinze.service.settings import KIB, Settings
 
@@ -84,10 +86,46 @@ def test_a_note_that_cannot_be_read_is_set_aside(service: Service, home: Path) -
     service.knowledge_bases.create("notes")
     pending = home / "knowledge" / "notes" / "pending"
     pending.mkdir(parents=True)
-    (pending / "1-a.json").write_text("{broken")
+    notes = ("{broken", '{"id": "a"}', '{"id": "a", "file": "../../settings.json", "name": "x"}')
+    for i, note in enumerate(notes):
+        (pending / f"{i}-a.json").write_text(note)
     service.resume()
     assert service.jobs.all() == []
-    assert [path.name for path in pending.iterdir()] == ["1-a.broken"]
+    assert sorted(path.name for path in pending.iterdir()) == ["0-a.broken", "1-a.broken", "2-a.broken"]
+
+
+def test_what_another_process_has_removed_or_made_anew_is_noticed(service: Service, home: Path) -> None:
+    other = Service(home, Settings())
+    other.knowledge_bases.create("notes")
+    upload(service, "notes", "a.txt", b"Apples are old.")
+    other.remove_knowledge_base("notes")
+    with pytest.raises(KnowledgeBaseNotFoundError):
+        service.search("notes", "apples")
+    other.knowledge_bases.create("notes")
+    assert service.knowledge_bases.get("notes").documents() == []
+    other.close()
+
+
+def test_a_job_that_fails_for_a_full_disk_is_tried_again_at_the_next_start(home: Path) -> None:
+    class FullDisk(Rooms):
+        def open_knowledge_base(self, *arguments: Any, **more: Any) -> Any:
+            base = super().open_knowledge_base(*arguments, **more)
+            base.add = full_disk  # type: ignore[method-assign]
+            return base
+
+    def full_disk(*_: Any, **__: Any) -> Any:
+        raise StorageError("No space left on device.")
+
+    service = Service(home, Settings(), FullDisk())
+    service.knowledge_bases.create("notes")
+    upload(service, "notes", "a.txt", b"Apples.")
+    assert service.jobs.all()[0].snapshot().state == "failed"
+    service.close()
+    service = Service(home, Settings())
+    service.resume()
+    assert all(job.wait(60) for job in service.jobs.all())
+    assert [document.name for document in service.knowledge_bases.get("notes").documents()] == ["a.txt"]
+    service.close()
 
 
 def test_an_upload_that_is_left_leaves_nothing(service: Service, home: Path) -> None:
@@ -138,8 +176,6 @@ def test_a_question_that_is_none_is_refused(service: Service, question: str, k: 
 
 
 def test_a_stream_that_is_closed_closes_what_it_stands_on(home: Path) -> None:
-    from quinze.service.rooms import Rooms
-
     closed = threading.Event()
 
     class OpenRooms(Rooms):

@@ -6,7 +6,7 @@ Given pieces of bytes that are whole events already; knows nothing of what they 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -37,7 +37,7 @@ class EventStream(Response):
     def __init__(
         self,
         request: Request,
-        pieces: AsyncIterator[bytes],
+        pieces: AsyncGenerator[bytes, None],
         *,
         farewell: Callable[[Any], bytes] = data_event,
         on_close: Callable[[], None] = lambda: None,
@@ -84,3 +84,5 @@ class EventStream(Response):
             self._on_close()
             leave.cancel()
             coming.cancel()
+            await asyncio.gather(leave, coming, return_exceptions=True)
+            await self._pieces.aclose()

@@ -7,6 +7,8 @@ allowed, and no answer may be framed, sniffed or read across origins. Pure ASGI:
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -45,6 +47,7 @@ _ALWAYS = {
 }
 _OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+_DRAIN_BYTES, _DRAIN_SECONDS, _DRAIN_PAUSE = 64 * 2**20, 5.0, 1.0
 _METHODS = "GET, POST, DELETE, OPTIONS"
 
 
@@ -67,10 +70,14 @@ class Guard:
         foreign_origin = ""
         started = False
 
+        body = _Body(headers, receive)
+
         async def guarded_send(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if message["status"] >= 400 and message["status"] != 408:
+                    await body.drain()
                 _finish(MutableHeaders(scope=message), scope["path"], request_id, foreign_origin)
             await send(message)
 
@@ -78,9 +85,9 @@ class Guard:
             self._check_host(headers)
             foreign_origin = self._check_origin(headers)
             if foreign_origin and scope["method"] == "OPTIONS":
-                await _preflight(headers)(scope, receive, guarded_send)
+                await _preflight(headers)(scope, body.receive, guarded_send)
                 return
-            await self._app(scope, receive, guarded_send)
+            await self._app(scope, body.receive, guarded_send)
         except ClientGoneError:
             return
         except Exception as error:
@@ -88,7 +95,7 @@ class Guard:
                 # Too late to say so in the status: the broken connection says it.
                 log.exception("%s %s failed after its answer had begun", request_id, scope["path"])
                 raise
-            await error_response(error)(scope, receive, guarded_send)
+            await error_response(error)(scope, body.receive, guarded_send)
 
     def _check_host(self, headers: Headers) -> None:
         """Against DNS rebinding: another site's name that suddenly points here."""
@@ -125,6 +132,32 @@ class Guard:
         if len(origins) == 1 and origin in self._origins:
             return origins[0]
         raise _foreign(origin[:100])
+
+
+class _Body:
+    """The body of a request, of which the rest is read before a refusal is sent.
+
+    To close a connection with bytes unread resets it, and the client may never see why it was refused.
+    """
+
+    def __init__(self, headers: Headers, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self._ended = True
+        return message
+
+    async def drain(self) -> None:
+        """Read on, but neither much nor for long."""
+        came = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while not self._ended and came < _DRAIN_BYTES:
+                    message = await asyncio.wait_for(self.receive(), _DRAIN_PAUSE)
+                    came += len(message.get("body", b""))
 
 
 def _foreign(origin: str) -> RefusedError:

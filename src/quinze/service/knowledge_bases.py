@@ -32,6 +32,8 @@ class KnowledgeBases:
         self._embedder_name = embedder
         self._lock = threading.RLock()
         self._open: dict[str, KnowledgeBase] = {}
+        self._files: dict[str, int | None] = {}
+        """Which file each open one stands on."""
 
     def names(self) -> list[str]:
         if not self._folder.is_dir():
@@ -60,17 +62,24 @@ class KnowledgeBases:
                     hint="Choose another name.",
                     param="name",
                 )
+            self._forget(name)
             embedder = self._rooms.load_embedder(self._embedder_name)
             self._open[name] = self._rooms.open_knowledge_base(self._folder / name, embedder, create=True)
+            self._files[name] = _inode(self._folder / name)
             return self._open[name]
 
     def get(self, name: str) -> KnowledgeBase:
         with self._lock:
             name = self.folder_of(name).name
+            found = _inode(self._folder / name)
+            if name in self._open and self._files[name] != found:
+                # Another process has removed it, or made another of the same name.
+                self._forget(name)
+            if found is None:
+                raise self._unknown(name)
             if name not in self._open:
-                if not self.exists(name):
-                    raise self._unknown(name)
                 self._open[name] = self._rooms.open_knowledge_base(self._folder / name, None, create=False)
+                self._files[name] = found
             return self._open[name]
 
     def overview(self, name: str) -> dict[str, Any]:
@@ -88,9 +97,7 @@ class KnowledgeBases:
             folder = self.folder_of(name)
             if not self.exists(name):
                 raise self._unknown(name)
-            opened = self._open.pop(folder.name, None)
-            if opened is not None:
-                opened.close()
+            self._forget(folder.name)
             # Renamed first: from this moment it is gone, whatever happens to the deleting.
             gone = folder.with_name(f".removed-{folder.name}")
             shutil.rmtree(gone, ignore_errors=True)
@@ -103,6 +110,11 @@ class KnowledgeBases:
                 opened.close()
             self._open.clear()
 
+    def _forget(self, name: str) -> None:
+        opened = self._open.pop(name, None)
+        if opened is not None:
+            opened.close()
+
     def folders(self) -> Iterator[tuple[str, Path]]:
         for name in self.names():
             yield name, self._folder / name
@@ -113,6 +125,14 @@ class KnowledgeBases:
         return KnowledgeBaseNotFoundError(
             f"There is no knowledge base named {name[:80]!r}.", hint=hint, param="knowledge_base"
         )
+
+
+def _inode(folder: Path) -> int | None:
+    """Tells one database file from another; None when there is none."""
+    try:
+        return (folder / DATABASE).stat().st_ino
+    except OSError:
+        return None
 
 
 def _quoted(name: str) -> str:

@@ -19,6 +19,7 @@ from quinze.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     QuinzeError,
+    StorageError,
 )
 from quinze.service import uploads
 from quinze.service.jobs import Failure, Job, Jobs
@@ -232,7 +233,10 @@ class Service:
             return [Failure(found.document, found.error, found.hint) for found in report.failed]
 
         def on_end(job: Job) -> None:
-            if not job.kept_for_next_start:
+            # A full disk or a fault of ours is no reason to forget what was promised.
+            failed = job.snapshot().error
+            ours = failed is not None and failed["code"] in {StorageError.code, QuinzeError.code}
+            if not (job.kept_for_next_start or ours):
                 uploads.forget_pending(folder, pending)
 
         title = pending.name or (paths[0].name if len(paths) == 1 else f"{paths[0].name} + {len(paths) - 1}")

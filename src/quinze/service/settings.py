@@ -56,9 +56,9 @@ class Settings:
     default_model: str | None = None
     """Model that answers questions to documents when none is named."""
     context_length: int | None = None
-    """Tokens that a model is loaded with; none: what the model's file states, as far as memory reaches."""
+    """Tokens that a model is loaded with, at most; none: what the model's file states."""
     threads: int | None = None
-    """Threads of the engine; none: one for each physical core."""
+    """Threads of the engine; none: one for each core that the process may use."""
     max_loaded_models: int = 1
     """Models kept in memory at the same time; the one unused for longest makes room."""
     unload_after: float = 900.0

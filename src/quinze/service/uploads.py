@@ -117,7 +117,10 @@ def pending_of(folder: Path) -> Iterator[Pending]:
     """
     for path in sorted((folder / PENDING).glob("*.json")):
         try:
-            yield msgspec.json.decode(path.read_bytes(), type=Pending)
+            pending = msgspec.json.decode(path.read_bytes(), type=Pending)
+            if "/" in pending.file or not (pending.file or pending.paths):
+                raise msgspec.ValidationError("it names nothing to read")
+            yield pending
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             with contextlib.suppress(OSError):
                 path.rename(path.with_suffix(".broken"))

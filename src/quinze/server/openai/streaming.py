@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,9 @@ async def _streamed(
     return EventStream(request, _chunks(pump.items(), shape, with_usage), on_close=pump.close)
 
 
-async def _chunks(deltas: AsyncIterator[Delta], shape: Shape, with_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(
+    deltas: AsyncIterator[Delta], shape: Shape, with_usage: bool
+) -> AsyncGenerator[bytes, None]:
     """Chunks as OpenAI sends them: role, texts, the finish reason, the usage if asked for, [DONE]."""
 
     def chunk(choice: dict[str, Any] | None, finish: str | None = None, **more: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -108,7 +108,7 @@ def _whole(events: Iterator[AnswerEvent]) -> Answer:
     return answer
 
 
-async def _events(found: AsyncIterator[AnswerEvent]) -> AsyncIterator[bytes]:
+async def _events(found: AsyncIterator[AnswerEvent]) -> AsyncGenerator[bytes, None]:
     try:
         async for item in found:
             if item.type == "searched":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 from starlette.requests import Request
@@ -45,7 +45,7 @@ async def job_events(request: Request) -> Response:
     return EventStream(request, _events(job, after), farewell=lambda body: event("error", body))
 
 
-async def _events(job: Job, after: int) -> AsyncIterator[bytes]:
+async def _events(job: Job, after: int) -> AsyncGenerator[bytes, None]:
     loop, news = asyncio.get_running_loop(), asyncio.Event()
 
     def wake() -> None:
