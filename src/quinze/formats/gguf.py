@@ -162,6 +162,22 @@ class _Reader:
         # Tokens of some vocabularies are not whole characters; they must not stop the rest from being read.
         return self.take(size, what).decode("utf-8", errors="surrogateescape")
 
+    def strings(self, count: int, what: str) -> list[str]:
+        """The same, many times: a vocabulary has hundreds of thousands."""
+        view, end, at = self.data.data, min(len(self.data), MAX_HEAD), self.position
+        length = struct.Struct("<Q").unpack_from
+        found: list[str] = []
+        for _ in range(count):
+            (size,) = length(view, at) if at + 8 <= end else (end,)
+            at += 8
+            if size > end - at:
+                self.position = min(at, end)
+                raise self.broken(f"is cut off or broken: {what} needs more bytes than are left")
+            found.append(str(view[at : at + size], "utf-8", "surrogateescape"))
+            at += size
+        self.position = at
+        return found
+
     def value(self, key: str) -> Any:
         kind = int(self.number("<u4", f"the type of {key}"))
         if kind == STRING:
@@ -176,8 +192,7 @@ class _Reader:
         """Strings become a list, numbers a numpy array."""
         kind = int(self.number("<u4", f"the type of {key}"))
         if kind == STRING:
-            count = self.count(MAX_STRINGS, 8, f"strings in {key}")
-            return [self.string(MAX_STRING, key) for _ in range(count)]
+            return self.strings(self.count(MAX_STRINGS, 8, f"strings in {key}"), key)
         if kind == ARRAY:
             raise self.broken(f"nests an array in the array {key!r}, which no model needs")
         if kind not in SCALARS:
