@@ -31,6 +31,7 @@ interface Batch {
 const UPLOADS_AT_ONCE = 2
 const REFRESH_MS = 700
 const IDLE_REFRESH_MS = 2000
+const TELL_MS = 400
 
 const ENDED = new Set<RowStage>(['ready', 'failed', 'skipped'])
 const jobEnded = (job: JobState) => !['queued', 'running'].includes(job.state)
@@ -51,6 +52,7 @@ class Work {
   private seenEnded = new Set<string>()
   private aborts = new Map<string, AbortController>()
   private serial = 0
+  private telling = new Set<string>()
 
   active = $derived(this.jobs.filter((job) => !jobEnded(job)))
   busy = $derived(this.active.length > 0 || this.batches.some((batch) => batch.rows.some((row) => !ENDED.has(row.stage))))
@@ -126,8 +128,14 @@ class Work {
     this.batches = this.batches.filter((batch) => batch.rows.length)
   }
 
-  changed(knowledgeBase: string) {
-    this.changes[knowledgeBase] = (this.changes[knowledgeBase] ?? 0) + 1
+  /** Many files may end at once; who shows them is told now and then, not for each. */
+  private changed(knowledgeBase: string) {
+    if (this.telling.has(knowledgeBase)) return
+    this.telling.add(knowledgeBase)
+    setTimeout(() => {
+      this.telling.delete(knowledgeBase)
+      this.changes[knowledgeBase] = (this.changes[knowledgeBase] ?? 0) + 1
+    }, TELL_MS)
   }
 
   private forgetEnded(knowledgeBase: string) {
@@ -198,6 +206,7 @@ class Work {
         if ('stage' in news) {
           this.events[id] = { ...this.events[id], [news.path || news.document]: news }
           this.settle()
+          if (ENDED.has(news.stage)) this.changed(this.jobs.find((job) => job.id === id)?.knowledge_base ?? '')
         }
       }
     } catch {
