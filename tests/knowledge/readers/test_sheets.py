@@ -1,4 +1,4 @@
-"""Sheets: every value stands in the cell that its place names, under its column's name, as a person writes it."""
+"""Sheets: every value stands in the cell that its place names, under its column's name."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ def test_csv_in_any_encoding(read: Callable[[str], Document], name: str) -> None
 @pytest.mark.parametrize(
     ("content", "delimiter"),
     [
-        ("a,b\n1,2\n", ","), ("a;b\n1,5;2,5\n3,5;4,5\n", ";"), ("a\tb, c\n1\t2\n", "\t"), ("a|b|c\n1|2|3\n", "|"),
+        ("a,b\n1,2\n", ","), ("a;b\n1,5;2,5\n3,5;4,5\n", ";"), ("a\tb, c\n1\t2\n", "\t"),
+        ("a|b|c\n1|2|3\n", "|"),
         ('a,b\n"x;y;z","u;v;w"\n', ","), ("sep=;\na;b\n", ";"), ("only\none\ncolumn\n", ","),
     ],
 )  # fmt: skip

@@ -6,7 +6,6 @@ Byte order mark, then strict UTF-8, then what the file itself declares, then cha
 from __future__ import annotations
 
 import codecs
-import re
 from pathlib import Path
 
 import chardet
@@ -29,6 +28,7 @@ _WIDER = {
     "iso-8859-1": "cp1252", "latin-1": "cp1252", "ascii": "cp1252", "us-ascii": "cp1252",
     "iso-8859-9": "cp1254",
 }  # fmt: skip
+_HIGH = bytes(range(128, 256))
 _CONTROLS = bytes(set(range(32)) - {9, 10, 12, 13, 27} | {127})
 
 
@@ -57,16 +57,18 @@ def decode(data: bytes, declared: str | None = None) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         pass
+    # A few broken bytes in a text of UTF-8 are a flaw of the file; in any other encoding nearly all would be.
+    lenient = data.decode("utf-8", "replace")
+    broken = lenient.count("�")
+    if broken * 20 < len(data) - len(data.translate(None, _HIGH)) and broken * 100 < len(lenient):
+        return lenient
     for guess in (_known(declared), _known(chardet.detect(data[: 4 * SAMPLE])["encoding"])):
         if guess is not None:
             text = data.decode(guess, "replace")
             # One broken character in a thousand is a flaw of the file; more, and the guess was wrong.
             if text.count("�") <= len(text) // 1000 + 1:
                 return text
-    bad = len(re.findall(rb"[\x80-\xff]", data))
-    return data.decode(
-        "utf-8" if data.decode("utf-8", "replace").count("�") < bad / 10 else "cp1252", "replace"
-    )
+    return data.decode("cp1252", "replace")
 
 
 def read_text(path: Path, report: Report, declared: str | None = None) -> str:
@@ -84,7 +86,7 @@ def read_bytes(path: Path, name: str, limits: Limits) -> bytes:
     most = 8 * limits.text_chars
     if size > most:
         raise ReaderLimitError(
-            f"{name} is a text of {size / 1e6:,.0f} MB; at most {most / 1e6:,.0f} MB are read.",
+            f"{name} is a text of {size / 1e6:,.1f} MB; at most {most / 1e6:,.1f} MB are read.",
             hint="Split it into smaller files, and add those.",
         )
     data = path.read_bytes()

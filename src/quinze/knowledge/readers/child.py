@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from quinze.errors import DocumentError, EmptyDocumentError, QuinzeError, ReaderLimitError
+from quinze.errors import DocumentError, EmptyDocumentError, QuinzeError, ReaderLimitError, TooLargeError
 from quinze.knowledge.document import Document
 from quinze.knowledge.readers import READERS, detect, protocol
 from quinze.knowledge.readers.detection import damaged, require_file
@@ -86,7 +86,7 @@ def finish(document: Document, report: Report) -> Document:
         reasons = "".join(f" {warning}" for warning in (*document.warnings, *report.warnings)[:3])
         raise EmptyDocumentError(
             f"{report.name} was read, but no text was found in it.{reasons}",
-            hint="If it shows text when you open it, save it as PDF or as an image and add that.",
+            hint="If it shows text when you open it, save it as a PDF or a sharper picture and add that.",
         )
     warnings = dict.fromkeys((*document.warnings, *report.warnings))
     return msgspec.structs.replace(
@@ -112,6 +112,8 @@ def _answer(request: protocol.Request, replies: int) -> protocol.Reply:
         require_file(path, name)
         render = _function("quinze.knowledge.readers.pages:render_page", request.format)
         return protocol.Image(render(path, request.format, request.page, request.width))
+    except TooLargeError as error:
+        return _failed(ReaderLimitError(error.message, hint=error.hint))
     except QuinzeError as error:
         return _failed(error)
     except MemoryError:
