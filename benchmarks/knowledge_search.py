@@ -217,8 +217,8 @@ def latency(folder: Path) -> None:
             times += [retriever.search(question, 8).seconds * 1000 for question in QUESTIONS]
         size = (folder / f"{count}.sqlite").stat().st_size / 1e6
         print(
-            f"{chunks:8,} passages: p50 {np.percentile(times, 50):.1f} ms, p95 {np.percentile(times, 95):.1f},"
-            f" least {min(times):.1f}; first {opened:.2f} s;"
+            f"{chunks:,} passages: p50 {np.percentile(times, 50):.1f} ms,"
+            f" p95 {np.percentile(times, 95):.1f}, least {min(times):.1f}; first {opened:.2f} s;"
             f" {chunks / built:,.0f} passages a second written; {size:,.0f} MB",
             flush=True,
         )

@@ -130,6 +130,7 @@ def test_what_only_asks_is_not_looked_up() -> None:
     assert analyzer.query("What is the price of the bolt?").terms == ("price", "bolt")
     assert analyzer.query("北京的首都是什么？").terms == ("北京", "首都")
     assert analyzer.query("这个项目的目的是什么").terms[-2:] == ("项目", "目的")
+    assert analyzer.query("How long does the warranty last?").terms == ("warranti", "last")
     # Unless nothing else is left.
     assert analyzer.query("who is who").terms == ("who", "is")
 
@@ -138,7 +139,8 @@ def test_what_only_asks_is_not_looked_up() -> None:
 def test_no_question_is_an_error_to_fts5(question: str) -> None:
     connection = apsw.Connection(":memory:")
     connection.execute(
-        "CREATE VIRTUAL TABLE words USING fts5(context, body, content='', tokenize=\"ascii tokenchars '_.+#'\")"
+        "CREATE VIRTUAL TABLE words"
+        " USING fts5(context, body, content='', tokenize=\"ascii tokenchars '_.+#'\")"
     )
     analyzer = Analyzer()
     tokens = analyzer.tokens(question)

@@ -28,6 +28,12 @@ CONTENT_PAIRS = frozenset(
 )
 """Words that hold a function character and mean something all the same."""
 
+ENGLISH_QUESTION = (
+    r"\bhow (?:long|many|much|often|far|old|big|tall|high|deep|large|soon)\b"
+    r"|\b(?:please|tell me|according to|what kinds? of|what sorts? of|what time)\b"
+)
+"""Of an English question: what asks (a regular expression)."""
+
 QUESTION_PHRASES = frozenset(
     """
     什么时候 什么地方 为什么 是什么 有什么 什么样 什么 怎么样 怎么办 怎么 怎样 如何 多少 几个 几种 哪一个

@@ -23,6 +23,7 @@ import snowballstemmer
 from quinze.embeddings.folding import CJK, normalize, strip_accents
 from quinze.embeddings.function_words import (
     CONTENT_PAIRS,
+    ENGLISH_QUESTION,
     FUNCTION_CHARACTERS,
     FUNCTION_WORDS,
     QUESTION_PHRASES,
@@ -44,6 +45,7 @@ _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W_A-Za-z\d]+")
 _POSSESSIVE = re.compile(r"['’]\w+$")
 
 QUESTION = re.compile("|".join(sorted(QUESTION_PHRASES, key=len, reverse=True)))
+_ENGLISH_QUESTION = re.compile(ENGLISH_QUESTION, re.IGNORECASE)
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -96,7 +98,8 @@ class Analyzer:
         weak: dict[str, None] = {}
         runs: list[tuple[str, ...]] = []
         numbers: set[str] = set()
-        for piece in _PIECE.findall(normalize(text)):
+        text = normalize(text)
+        for piece in _PIECE.findall(_ENGLISH_QUESTION.sub(" ", text)) or _PIECE.findall(text):
             if _IS_CJK.match(piece):
                 self._cjk_query(piece, terms, weak, runs)
                 continue

@@ -55,6 +55,8 @@ class Reader(Protocol):
         cancel: threading.Event | None = None,
     ) -> Document: ...
 
+    def close(self) -> None: ...
+
 
 class Outcome(msgspec.Struct, frozen=True):
     """What a reading thread found out about one file."""

@@ -27,7 +27,7 @@ from quinze.embeddings.hashing import load_embedder
 from quinze.errors import ConflictError, DocumentNotFoundError, KnowledgeBaseNotFoundError
 from quinze.knowledge.document import Block
 from quinze.knowledge.fulltext import Analyzer
-from quinze.knowledge.ingest import Ingest, Progress
+from quinze.knowledge.ingest import Ingest, Progress, Reader
 from quinze.knowledge.readers.workers import Readers
 from quinze.knowledge.results import (
     DocumentInfo,
@@ -62,7 +62,7 @@ UPLOADS = "files"
 
 class KnowledgeBase:
     def __init__(
-        self, folder: Path, store: SQLiteStore, embedder: Embedder, readers: Readers | None = None
+        self, folder: Path, store: SQLiteStore, embedder: Embedder, readers: Reader | None = None
     ) -> None:
         self.folder = folder
         self.name = folder.name
@@ -75,7 +75,7 @@ class KnowledgeBase:
 
     @classmethod
     def open(
-        cls, folder: Path, *, embedder: Embedder | None, create: bool, readers: Readers | None = None
+        cls, folder: Path, *, embedder: Embedder | None, create: bool, readers: Reader | None = None
     ) -> KnowledgeBase:
         """The knowledge base in `folder`; with `create`, made if it is not there.
 
@@ -195,7 +195,7 @@ class KnowledgeBase:
     ) -> None:
         self.close()
 
-    def _get_readers(self) -> Readers:
+    def _get_readers(self) -> Reader:
         with self._lock:
             if self._readers is None:
                 self._readers = Readers(workers=2)

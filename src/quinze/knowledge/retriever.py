@@ -56,6 +56,7 @@ class Candidate(msgspec.Struct):
     chunk: StoredChunk
     blocks: tuple[Block, ...]
     context: list[str]
+    body: frozenset[str]
     terms: Terms
     place: Place
     words: float
@@ -169,7 +170,8 @@ class Retriever:
             body = self._analyzer.tokens("\n".join(indexed_text(block) for block in blocks))
             terms = ranking.count_terms(context, body, self.weights.context)
             candidate = Candidate(
-                chunk=chunk, blocks=blocks, context=context, terms=terms, place=span(blocks),
+                chunk=chunk, blocks=blocks, context=context, body=frozenset(body), terms=terms,
+                place=span(blocks),
                 words=ranking.bm25(present, terms, collection, self.weights),
                 vector=max(likeness[chunk.id], 0.0),
                 coverage=ranking.coverage(query, rarity, terms.frequency),
@@ -257,11 +259,9 @@ class Retriever:
             return True
         if a.chunk.document_id == b.chunk.document_id:
             return False
-        left, right = a.terms.frequency.keys(), b.terms.frequency.keys()
-        most = self.limits.alike * max(len(left), len(right))
-        return min(len(left), len(right)) >= most and len(left & right) >= self.limits.alike * len(
-            left | right
-        )
+        small, large = sorted((a.body, b.body), key=len)
+        least = self.limits.alike * len(large)
+        return len(small) >= least and len(small & large) >= self.limits.alike * len(small | large)
 
     # -- what is known of the whole
 
