@@ -102,7 +102,9 @@ def _listen(host: str, port: int) -> socket.socket:
             hint="Use 127.0.0.1, ::1 or localhost; from another machine: ssh -L 1515:127.0.0.1:1515 HOST",
             param="host",
         )
-    bound = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    # The protocol by name: asyncio sends small answers at once (TCP_NODELAY) only on sockets that state it.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((str(address), port))
