@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def names(kb: KnowledgeBase) -> list[str]:
     return [document.name for document in kb.documents()]
 
 
-def test_a_folder_is_read_once(kb: KnowledgeBase, readers, source: Path, write: Write) -> None:
+def test_a_folder_is_read_once(kb: KnowledgeBase, readers: Any, source: Path, write: Write) -> None:
     write("a.txt", "Bread is proved.")
     write("deep/er/b.txt", "面团要发酵。")
     assert kb.add([source]).added == 2
@@ -54,7 +55,7 @@ def test_what_tools_and_systems_leave_is_not_read(
 
 
 def test_a_touched_file_is_skipped_by_its_content(
-    kb: KnowledgeBase, readers, source: Path, write: Write
+    kb: KnowledgeBase, readers: Any, source: Path, write: Write
 ) -> None:
     write("a.txt", "same")
     kb.add([source])
@@ -82,7 +83,9 @@ def test_a_changed_file_takes_the_place_of_its_old_self(
     assert kb.stats().chunks == 1
 
 
-def test_a_moved_file_is_the_same_document(kb: KnowledgeBase, readers, source: Path, write: Write) -> None:
+def test_a_moved_file_is_the_same_document(
+    kb: KnowledgeBase, readers: Any, source: Path, write: Write
+) -> None:
     write("old.txt", "content that moves")
     kb.add([source])
     document = kb.documents()[0]
@@ -129,7 +132,7 @@ def test_two_names_for_one_content_are_both_kept_and_said(
 
 
 def test_what_cannot_be_read_is_recorded_with_its_reason(
-    kb: KnowledgeBase, readers, source: Path, write: Write
+    kb: KnowledgeBase, readers: Any, source: Path, write: Write
 ) -> None:
     write("bad.txt", "UNREADABLE")
     write("good.txt", "readable")
@@ -232,7 +235,7 @@ def test_every_document_is_followed_from_waiting_to_ready(
 
 
 def test_two_documents_are_read_at_the_same_time(
-    kb: KnowledgeBase, readers, source: Path, write: Write
+    kb: KnowledgeBase, readers: Any, source: Path, write: Write
 ) -> None:
     both = threading.Barrier(2, timeout=20)
     readers.before = lambda *_: both.wait()
@@ -242,7 +245,7 @@ def test_two_documents_are_read_at_the_same_time(
 
 
 def test_cancelled_within_a_read_what_is_ready_stays(
-    kb: KnowledgeBase, readers, source: Path, write: Write
+    kb: KnowledgeBase, readers: Any, source: Path, write: Write
 ) -> None:
     for i in range(6):
         write(f"{i}.txt", f"text {i}")

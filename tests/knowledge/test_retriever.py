@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,9 @@ def test_a_question_that_names_a_file_is_answered_from_it(
     assert kb.search("年度总结里的利润 profit")[0].document == "source/年度总结.txt"
 
 
-def test_the_page_that_is_named_is_preferred(kb: KnowledgeBase, readers, source: Path, write: Write) -> None:
+def test_the_page_that_is_named_is_preferred(
+    kb: KnowledgeBase, readers: Any, source: Path, write: Write
+) -> None:
     def pages(path: Path, **_: object) -> Document:
         blocks = [
             Block(BlockKind.PARAGRAPH, f"Warranty terms, part {i}.", Place(page=i, chapter=str(i)))
@@ -168,7 +171,7 @@ def test_the_account_says_what_was_searched(notes: KnowledgeBase) -> None:
     assert search.seconds > 0
 
 
-def test_a_row_is_found_by_the_name_of_its_column(kb: KnowledgeBase, readers, write: Write) -> None:
+def test_a_row_is_found_by_the_name_of_its_column(kb: KnowledgeBase, readers: Any, write: Write) -> None:
     header = ("Article", "Unit price", "In stock")
     stock = [("bolt M8", "0.12", "4,000"), ("nut M8", "0.05", "9,500"), ("washer", "0.01", "20,000")]
 

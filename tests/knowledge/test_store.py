@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -157,7 +158,7 @@ def test_a_newer_version_is_left_alone(kb: KnowledgeBase) -> None:
 
 
 def test_a_locked_database_says_who_holds_it(
-    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, readers
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, readers: Any
 ) -> None:
     monkeypatch.setattr(connections, "BUSY_MILLISECONDS", 50)
     with KnowledgeBase.open(tmp_path / "b", embedder=HashingEmbedder(), create=True, readers=readers) as kb:
