@@ -186,7 +186,7 @@ class _GoneError(Exception):
             how = f"ended with status {self.status}"
         return DocumentError(
             f"The process that was reading {name} {how}.",
-            hint="The file may break its parser, or ask for more memory than there is: save it anew, or split it.",
+            hint="It may break its parser, or ask for more memory than there is: save it anew, or split it.",
         )
 
 
