@@ -183,7 +183,7 @@ def _citation(number: int, support: Support, claim: Question, analyzer: Analyzer
     block = hit.blocks[support.block]
     start, end = support.start, support.end
     if block.kind is BlockKind.CODE:
-        start, end = code_excerpt(block, claim, analyzer)
+        start, end = code_excerpt(block, hit.document, claim, analyzer)
     anchor: Place = narrow(block, start, end)
     return Citation(
         number=number,

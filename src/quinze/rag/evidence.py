@@ -30,6 +30,9 @@ SIMILAR, SCATTERED = 0.7, 0.3
 """... when only its beginning agrees ("apply", "application"), or only the Chinese character stands there."""
 FOREIGN = 0.25
 """What a Chinese word of the question weighs in a text without Chinese."""
+LACKING = 0.65
+"""What coverage is worth of a passage without a number of the question (SKU-9201 is not SKU-9999), or with its
+names, but nothing of what is asked about them."""
 NAMED = 0.3
 """Added to the score of what stands in a file that the question names."""
 LONG_SENTENCE = 300
@@ -153,13 +156,20 @@ class Evidence:
         In a text of the other language names and numbers are found, seldom the rest, which so counts less.
         """
         total = got = 0.0
+        lacks_number = False
+        matters: list[bool] = []
         for word, weight in self._weights:
             if ignored.issuperset(word.terms):
                 continue
-            asked = weight * FOREIGN if foreign and is_han(word.terms[0]) else weight
-            total += asked
-            got += asked * found(word, places)
-        return got / total if total else 0.0
+            unlikely = foreign and is_han(word.terms[0])
+            worth = found(word, places)
+            total += weight * FOREIGN if unlikely else weight
+            got += worth * (weight * FOREIGN if unlikely else weight)
+            lacks_number |= not worth and is_number(word.terms[0]) and len(word.terms[0]) > 1
+            if not (unlikely or word.is_name) and word.weight >= 1:
+                matters.append(worth > 0)
+        lacks_matter = bool(matters) and not any(matters)
+        return got / total * (LACKING if lacks_number or lacks_matter else 1.0) if total else 0.0
 
     def _fit(self, block: Block, text: str, tokens: Sequence[str]) -> float:
         """More than 1 if the text is of the sort that the question wants, less if it can hardly answer."""
@@ -175,6 +185,8 @@ class Evidence:
         if "reason" in kinds and _BECAUSE.search(text):
             fit += 0.1
         if block.kind is BlockKind.CODE:
+            symbol = self._terms(block.place.symbol or "")
+            fit += 0.1 * min(len(symbol), 3) if symbol <= self._question.terms else 0.0
             fit += 0.1 if "code" in kinds else -0.1
         if block.kind is BlockKind.TABLE_ROW:
             fit += self._row_fit(block)
@@ -237,8 +249,9 @@ def spans_of(block: Block) -> list[tuple[int, int]]:
 
 
 def found(word: Word, places: Sequence[tuple[float, set[str]]]) -> float:
-    """What the best find of a word in `places` is worth."""
-    return max((worth * agreement(word, terms) for worth, terms in places if terms), default=0.0)
+    """What the best find of a word in `places` is worth. A name is seldom repeated: near is nearly here."""
+    best = max((worth * agreement(word, terms) for worth, terms in places if terms), default=0.0)
+    return math.sqrt(best) if word.is_name else best
 
 
 def agreement(word: Word, terms: set[str]) -> float:
@@ -249,11 +262,15 @@ def agreement(word: Word, terms: set[str]) -> float:
     if is_han(first):
         common = set(first).intersection(*word.terms)
         return SCATTERED if common and common <= terms else 0.0
-    if len(first) >= 4 and not is_number(first):
-        stump = first[: max(4, len(first) - 3)]
-        if any(term.startswith(stump) or (len(term) >= 4 and first.startswith(term)) for term in terms):
-            return SIMILAR
-    return 0.0
+    if len(first) < 5 or word.is_name:
+        return 0.0
+    return SIMILAR if any(_begin_alike(first, term) for term in terms) else 0.0
+
+
+def _begin_alike(one: str, other: str) -> bool:
+    """Whether two stems agree in three quarters of the longer one: "appli", "applic"."""
+    least = max(5, -(-3 * max(len(one), len(other)) // 4))
+    return len(other) >= least and one[:least] == other[:least]
 
 
 def filled_columns(block: Block) -> str:

@@ -150,11 +150,16 @@ class _Walk:
         if not quotes:
             return Answer(self._none(), "none", [], searched, self.model, self.context)
         numbers: dict[str, list[int]] = {}
+        shown: dict[str, str] = {}
         for number, one in enumerate(quotes, start=1):
-            numbers.setdefault(one.shown, []).append(number)
+            text = "".join(one.text.split())
+            shown.setdefault(text, one.shown)
+            numbers.setdefault(text, []).append(number)
         parts = [
-            shown + ("\n" if shown.endswith("```") else " ") + "".join(f"[{number}]" for number in marks)
-            for shown, marks in numbers.items()
+            shown[text]
+            + ("\n" if shown[text].endswith("```") else " ")
+            + "".join(f"[{number}]" for number in marks)
+            for text, marks in numbers.items()
         ]
         citations = [_citation(number, one) for number, one in enumerate(quotes, start=1)]
         return Answer("\n\n".join(parts), "quoted", citations, searched, None, self.context)
@@ -209,7 +214,7 @@ def _citation(number: int, one: Quote) -> Citation:
         document_id=one.hit.document_id,
         place=one.place.label(),
         text=one.text,
-        score=round(one.score, 4),
+        score=round(min(1.0, one.score), 4),
         anchor=one.place,
         block=one.block,
         status="verbatim",

@@ -17,7 +17,7 @@ from quinze.knowledge.document import Block, BlockKind, Place
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.sentences import estimate_tokens, sentence_spans
 from quinze.rag.evidence import Unit
-from quinze.rag.words import Question
+from quinze.rag.words import ASKING, Question
 
 if TYPE_CHECKING:
     from quinze.knowledge.results import Hit
@@ -28,6 +28,8 @@ CLOSE, CLOSE_BESIDE = 0.6, 0.75
 """A further quote scores this share of the best one at least: from another document, from the same one."""
 SHORT_BLOCK = 25
 """A paragraph of at most so many tokens is quoted whole."""
+MOST_TWINS = 3
+"""Documents cited for one and the same text."""
 LONG_QUOTE = 500
 CODE_LINES = 16
 
@@ -51,21 +53,24 @@ class Quote:
 
 
 def quote(question: Question, units: Sequence[Unit], analyzer: Analyzer, limit: int = 4) -> list[Quote]:
-    """At most `limit` quotes of the units (best first); empty when none holds enough of the question."""
-    units = [unit for unit in units if unit.coverage >= ENOUGH]
-    chosen: list[Unit] = []
-    quotes: list[Quote] = []
+    """At most `limit` things said, the best first, each with up to three documents that say the same.
+
+    Empty when no unit holds enough of the question.
+    """
+    said: list[list[Quote]] = []
     for unit in units:
-        if len(chosen) == limit:
-            break
-        beside = any(unit.hit.document_id == other.hit.document_id for other in chosen)
-        if chosen and unit.score < chosen[0].score * (CLOSE_BESIDE if beside else CLOSE):
+        if unit.coverage < ENOUGH or (said and unit.score < said[0][0].score * CLOSE):
             continue
         made = make_quote(unit, question, analyzer)
-        if not any(_repeats(made, other) for other in quotes):
-            chosen.append(unit)
-            quotes.append(made)
-    return quotes
+        twins = next((one for one in said if _squeezed(one[0].text) == _squeezed(made.text)), None)
+        if twins is not None:
+            if len(twins) < MOST_TWINS and all(made.hit.document_id != one.hit.document_id for one in twins):
+                twins.append(made)
+        elif len(said) < limit and not any(
+            _too_near(made, one, said[0][0].score) for twin in said for one in twin
+        ):
+            said.append([made])
+    return [one for twins in said for one in twins]
 
 
 def make_quote(unit: Unit, question: Question, analyzer: Analyzer) -> Quote:
@@ -73,7 +78,7 @@ def make_quote(unit: Unit, question: Question, analyzer: Analyzer) -> Quote:
     block = unit.source
     start, end = unit.start, unit.end
     if block.kind is BlockKind.CODE:
-        start, end = code_excerpt(block, question, analyzer)
+        start, end = code_excerpt(block, unit.hit.document, question, analyzer)
     elif block.kind is not BlockKind.TABLE_ROW:
         start, end = _readable(block.text, start, end)
     text = block.text[start:end]
@@ -83,7 +88,7 @@ def make_quote(unit: Unit, question: Question, analyzer: Analyzer) -> Quote:
         text=text,
         shown=show(block, text),
         place=narrow(block, start, end),
-        score=min(1.0, unit.score),
+        score=unit.score,
     )
 
 
@@ -107,8 +112,8 @@ def narrow(block: Block, start: int, end: int) -> Place:
     """The place of a stretch of a block: its own lines, and its own boxes where every line has one."""
     place = block.place
     before = block.text.count("\n", 0, start)
-    through = block.text.count("\n", 0, end)
-    lines = block.text.count("\n") + 1
+    through = min(block.text.count("\n", 0, end), block.text.rstrip("\n").count("\n"))
+    lines = block.text.rstrip("\n").count("\n") + 1
     if place.lines and place.lines[1] - place.lines[0] + 1 == lines:
         first = place.lines[0]
         place = msgspec.structs.replace(place, lines=(first + before, first + through))
@@ -117,19 +122,17 @@ def narrow(block: Block, start: int, end: int) -> Place:
     return place
 
 
-def code_excerpt(block: Block, question: Question, analyzer: Analyzer) -> tuple[int, int]:
+def code_excerpt(block: Block, document: str, question: Question, analyzer: Analyzer) -> tuple[int, int]:
     """A definition's beginning, or, if the words asked for come later in it, the lines around them."""
     lines = block.text.split("\n")
     if len(lines) <= CODE_LINES:
         return 0, len(block.text)
-    asked = question.terms.difference(analyzer.tokens(block.place.symbol or ""))
+    named = analyzer.tokens(f"{document} {block.place.symbol or ''}")
+    asked = question.terms.difference(named, ASKING)
     held = [asked.intersection(analyzer.tokens(line)) for line in lines]
-    windows = range(len(lines) - CODE_LINES + 1)
-    # Signature and docstring are worth another word, if they hold anything that is asked.
-    begins = 1 if set().union(*held[:CODE_LINES]) else 0
-    best = max(
-        windows, key=lambda at: len(set().union(*held[at : at + CODE_LINES])) + (begins if at == 0 else 0)
-    )
+    # Signature and docstring win a tie.
+    worth = [len(set().union(*held[at : at + CODE_LINES])) for at in range(len(lines) - CODE_LINES + 1)]
+    best = worth.index(max(worth))
     start = sum(len(line) + 1 for line in lines[:best])
     return start, start + len("\n".join(lines[best : best + CODE_LINES]))
 
@@ -154,8 +157,13 @@ def _readable(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _repeats(one: Quote, other: Quote) -> bool:
-    """Whether one says nothing that the other doesn't, at the same place."""
+def _too_near(one: Quote, other: Quote, best: float) -> bool:
+    """Whether one adds little to the other: the same words of the same block, or a weaker place beside it."""
     if one.hit.document_id != other.hit.document_id:
         return False
-    return one.block == other.block and (one.text in other.text or other.text in one.text)
+    overlaps = one.block == other.block and (one.text in other.text or other.text in one.text)
+    return overlaps or one.score < best * CLOSE_BESIDE
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())

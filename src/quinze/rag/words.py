@@ -19,7 +19,8 @@ Kind = Literal["number", "date", "person", "reason", "code"]
 _ASKING_EN = """
 accord call cell chapter chart class column contain describ document file find function given happen
 imag list mani mean mention method much name notebook number page photo pictur pleas poster present
-refer row say scan sheet show slide spreadsheet state tabl tell text use workbook
+refer row say scan sheet show slide spreadsheet state tabl tell text use
+workbook whether explain exact belong come
 """
 _ASKING_ZH = """
 什么 哪里 文中 文档 文件 提到 叫做 名称 名字 根据 关于 介绍 说明 一下 函数 方法 演示 示文 文稿 幻灯
@@ -28,6 +29,8 @@ _ASKING_ZH = """
 ASKING = frozenset(f"{_ASKING_EN} {_ASKING_ZH}".split())
 """Stems and pairs with which people ask, or say in what sort of document: answers seldom repeat them."""
 LITTLE = 0.25
+NAME = 2.0
+"""What names and numbers count: an answer about another thing, or another year, is no answer."""
 
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 
@@ -59,6 +62,10 @@ class Word:
     weight: float
     """Before its rarity is considered."""
 
+    @property
+    def is_name(self) -> bool:
+        return self.weight >= NAME
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -79,7 +86,8 @@ def read_question(text: str, analyzer: Analyzer) -> Question:
     """
     query = analyzer.query(text)
     shared = Counter(term for run in query.runs for term in run)
-    words = tuple(Word(run, _weight(run, shared)) for run in query.runs)
+    names = _names(text, analyzer)
+    words = tuple(Word(run, _weight(run, shared, names)) for run in query.runs)
     kinds: set[Kind] = {
         kind for kind, (en, zh) in _KINDS.items() if re.search(en, text, re.IGNORECASE) or re.search(zh, text)
     }
@@ -106,11 +114,26 @@ def is_number(term: str) -> bool:
     return term[0].isdigit()
 
 
-def _weight(run: tuple[str, ...], shared: Counter[str]) -> float:
+def _names(text: str, analyzer: Analyzer) -> set[str]:
+    """The terms that name one thing: with a capital or a digit; in a Chinese question, any Latin word."""
+    chinese = language_of(text) == "zh"
+    found: set[str] = set()
+    for match in re.finditer(r"[^\W\u3400-\u9fff][^\s\u3400-\u9fff]*", text):
+        word, before = match.group(), text[: match.start()].rstrip()
+        begins = not before or before[-1] in ".?!"
+        plain = word.islower() or (begins and word[1:].islower())
+        if chinese or not plain:
+            found.update(analyzer.tokens(word))
+    return found
+
+
+def _weight(run: tuple[str, ...], shared: Counter[str], names: set[str]) -> float:
     if not ASKING.isdisjoint(run):
         return LITTLE
     if len(run) == 1 and len(run[0]) == 1 and not run[0].isdigit():
         return LITTLE
+    if is_number(run[0]) or not names.isdisjoint(run):
+        return NAME
     # A Chinese word of two characters that stands alone is one run for both of them.
     alone = is_han(run[0]) and len(run) == 1 and shared[run[0]] == 1
-    return 2.0 if alone else 1.0
+    return 1.9 if alone else 1.0
