@@ -9,6 +9,7 @@ import resource
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -460,3 +461,24 @@ def test_a_folder_of_pickles_says_so(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({}))
     with pytest.raises(UnsupportedModelError, match="pickle"):
         load_model(tmp_path)
+
+
+# what only shows while computing
+
+
+@pytest.mark.parametrize("scale", [0x7E00, 0x7C00, 0xFC00])
+def test_scales_that_are_no_numbers_end_in_a_clear_error(whole: bytes, tmp_path: Path, scale: int) -> None:
+    """NaN and both infinities as the scales of every block of a matrix."""
+    from quinze.llm.llm import LLM
+
+    path = tmp_path / "model.gguf"
+    path.write_bytes(whole)
+    checkpoint = read_gguf(path)
+    tensors = dict(checkpoint.tensors)
+    hurt = tensors["blk.0.ffn_up.weight"]
+    blocks = hurt.data.copy().reshape(-1, hurt.type.bytes)
+    blocks[:, :2] = np.array([scale], "<u2").view(np.uint8)
+    tensors[hurt.name] = replace(hurt, data=blocks.reshape(-1))
+    write_gguf(path, checkpoint.metadata, tensors.values())
+    with LLM(path, threads=1) as llm, pytest.raises(FileFormatError, match="no usable probabilities"):
+        llm.complete("a", max_tokens=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,13 @@ def test_a_folder_chats_as_a_gguf_does(tmp_path: Path, shared: Any) -> None:
         assert llm.name == "tiny"
         assert 0 < reply.usage.completion_tokens <= 8
         json.dumps(reply.context)
+
+
+def test_replies_asked_for_at_once_are_those_of_one_after_the_other(stories: LLM, chatty: LLM) -> None:
+    prompts = ["Once upon", "Tom", "The dog", "Lily said"]
+    alone = [stories.complete(prompt, max_tokens=40, temperature=0).text for prompt in prompts]
+    counts = [chatty.count_chat_tokens([Message("user", prompt)]) for prompt in prompts]
+    with ThreadPoolExecutor(8) as pool:
+        together = pool.map(lambda p: stories.complete(p, max_tokens=40, temperature=0).text, prompts)
+        counted = pool.map(lambda p: chatty.count_chat_tokens([Message("user", p)]), prompts)
+        assert (list(together), list(counted)) == (alone, counts)

@@ -184,7 +184,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_hostile_template_fails_clearly(what: str) -> None:
-    template = ChatTemplate(HOSTILE[what])
+    template = ChatTemplate(HOSTILE[what], seconds=2)
     with pytest.raises(ChatTemplateError, match="template failed"):
         template.render([{"role": "user", "content": "x"}])
     template.close()

@@ -27,13 +27,15 @@ def _letters() -> dict[str, int]:
 
 
 BYTES = _letters()
+_LATIN = str.maketrans({chr(code): "\uffff" for code in range(256)} | {k: chr(v) for k, v in BYTES.items()})
+"""letter -> the Latin-1 character of its byte; what is no letter of ours is no Latin-1 afterwards."""
 
 
 def token_bytes(token: str) -> bytes:
     """The bytes of a token; one with other letters in it is plain text, as added tokens are."""
     try:
-        return bytes([BYTES[letter] for letter in token])
-    except KeyError:
+        return token.translate(_LATIN).encode("latin-1")
+    except UnicodeEncodeError:
         return token.encode("utf-8", errors="surrogateescape")
 
 
