@@ -51,7 +51,7 @@ def test_a_picture_without_text_yields_no_blocks_and_says_so(tmp_path: Path) -> 
     report = Report("plain.png")
     document = image.read(path, report)
     assert document.blocks == ()
-    assert "no text found" in report.warnings[0]
+    assert "OCR found no words" in report.warnings[0]
 
 
 def test_the_camera_s_orientation_is_honoured() -> None:

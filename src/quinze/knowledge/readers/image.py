@@ -31,16 +31,18 @@ def read(path: Path, report: Report) -> Document:
             # Only a file of several pages counts them.
             blocks.extend(_page(pixels, number if pages > 1 else None, report))
     if not blocks:
-        report.warn(
-            "no text found: the picture shows none, or in a script that is not read (English and Chinese are)"
-        )
+        report.warn("OCR found no words of English or Chinese in it.")
     return Document(report.format or "image", tuple(blocks), pages=pages if pages > 1 else None)
 
 
 def _page(pixels: np.ndarray, number: int | None, report: Report) -> list[Block]:
     from quinze.knowledge.readers.ocr import ocr_blocks, recognize
 
-    return ocr_blocks(recognize(pixels, report.tick), number)
+    found = recognize(pixels, report.tick)
+    if found.doubtful:
+        where = f"page {number}: " if number else ""
+        report.warn(f"{where}hard to read, or in a script that is not known; its text may hold mistakes")
+    return ocr_blocks(found, number)
 
 
 def open_image(path: Path, name: str) -> Image.Image:

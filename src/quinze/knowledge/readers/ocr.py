@@ -25,6 +25,9 @@ from quinze.knowledge.readers.pdf_layout import join_lines, read_paragraphs
 LONGEST_SIDE = 2000
 """The detector's own limit: more pixels are not looked at."""
 
+DOUBTFUL = 0.75
+"""Mean confidence below which a person is told not to rely on the text."""
+
 SURE = 0.88
 """Mean confidence of a page that stands upright; below it, the page is tried the other way up."""
 
@@ -54,6 +57,11 @@ class Recognized:
     @property
     def score(self) -> float:
         return _score(self.lines)
+
+    @property
+    def doubtful(self) -> bool:
+        """Poorly printed, written by hand, or in a script that the models don't know."""
+        return bool(self.lines) and self.score < DOUBTFUL
 
 
 @functools.lru_cache(maxsize=1)

@@ -217,6 +217,8 @@ def _ocr(page: Any, number: int, region: Box, report: Report) -> list[Block]:
     found = recognize(_draw(page, region, OCR_SIDE), report.tick)
     if region != _WHOLE and (found.score < 0.75 or sum(len(line.text) for line in found.lines) < 8):
         return []  # a photograph, a drawing
+    if found.doubtful:
+        report.warn(f"page {number}: its picture is hard to read; its text may hold mistakes")
     return ocr_blocks(found, number, region=region)
 
 
@@ -236,8 +238,9 @@ def _outline(document: Any) -> dict[tuple[int, str], int]:
 
 
 _PROGRAMS_OWN = re.compile(
-    r"\.(docx?|pptx?|xlsx?|tex|indd|qxd|pdf|dvi|rtf|png|jpe?g)$|^(\(?anonymous\)?$|untitled|microsoft word|slide 1)",
-    re.I,
+    r"\.(docx?|pptx?|xlsx?|tex|indd|qxd|pdf|dvi|rtf|png|jpe?g)$"
+    r"|^(\(?anonymous\)?$|untitled|microsoft word|slide 1)",
+    re.IGNORECASE,
 )
 
 
