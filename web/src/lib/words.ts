@@ -124,6 +124,7 @@ export const words = {
     en: (page: number, pages: number | null) => (pages ? `page ${page} of ${pages}` : `page ${page}`),
     zh: (page: number, pages: number | null) => (pages ? `第 ${page} / ${pages} 页` : `第 ${page} 页`),
   },
+  moreWaiting: { en: (count: number) => `and ${n(count)} more waiting`, zh: (count: number) => `还有 ${n(count)} 份在排队` },
   stage_queued: { en: 'Waiting to be sent', zh: '等待上传' },
   stage_uploading: { en: 'Uploading', zh: '正在上传' },
   stage_waiting: { en: 'Waiting its turn', zh: '排队中' },

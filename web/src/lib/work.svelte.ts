@@ -14,6 +14,8 @@ export interface FileRow {
   page: number | null
   pages: number | null
   seconds: number
+  /** When it began to be read, as far as this page saw it; 0 before that. */
+  since: number
   error: string
   hint: string
   code: string
@@ -41,6 +43,8 @@ class Work {
   jobs = $state.raw<JobState[]>([])
   /** What each document of a job that we follow does now, by job. */
   events = $state<Record<string, Record<string, IngestEvent>>>({})
+  /** This moment, ticking while there is work. */
+  clock = $state(Date.now())
   drawer = $state(false)
   /** Grows whenever the documents of a knowledge base have changed: whoever shows them asks again. */
   changes = $state<Record<string, number>>({})
@@ -52,6 +56,7 @@ class Work {
   private seenEnded = new Set<string>()
   private aborts = new Map<string, AbortController>()
   private serial = 0
+  private began = new Map<string, number>()
   private telling = new Set<string>()
 
   active = $derived(this.jobs.filter((job) => !jobEnded(job)))
@@ -59,6 +64,9 @@ class Work {
 
   start() {
     void this.refresh()
+    setInterval(() => {
+      if (this.busy) this.clock = Date.now()
+    }, 1000)
   }
 
   rows(knowledgeBase: string): FileRow[] {
@@ -82,7 +90,7 @@ class Work {
       done += job.done
       since = Math.min(since, Date.parse(job.started_at ?? job.created_at))
     }
-    return { done, total, elapsed: (Date.now() - since) / 1000 }
+    return { done, total, elapsed: (Math.max(this.clock, since) - since) / 1000 }
   }
 
   add(knowledgeBase: string, files: { file: File; name: string; skipped?: boolean }[]) {
@@ -90,7 +98,7 @@ class Work {
     const rows = files.map(({ file, name, skipped }): FileRow => ({
       key: `file-${this.serial++}`, name, size: file.size, sent: 0, file,
       stage: skipped ? 'skipped' : 'queued', code: skipped ? 'unsupported_document' : '',
-      page: null, pages: null, seconds: 0, error: '', hint: '', jobId: null,
+      page: null, pages: null, seconds: 0, since: 0, error: '', hint: '', jobId: null,
     }))
     this.batches.push({ knowledgeBase, rows, startedAt: Date.now() })
     this.pump()
@@ -204,6 +212,7 @@ class Work {
     try {
       for await (const news of api.jobEvents(id, new AbortController().signal)) {
         if ('stage' in news) {
+          if (news.stage === 'reading') this.began.set(`${id}/${news.path}`, this.began.get(`${id}/${news.path}`) ?? Date.now())
           this.events[id] = { ...this.events[id], [news.path || news.document]: news }
           this.settle()
           if (ENDED.has(news.stage)) this.changed(this.jobs.find((job) => job.id === id)?.knowledge_base ?? '')
@@ -224,7 +233,7 @@ class Work {
         const job = row.jobId === null ? undefined : jobs.get(row.jobId)
         if (!job || ENDED.has(row.stage)) continue
         const event = Object.values(this.events[job.id] ?? {}).at(-1) ?? job.current
-        if (event) Object.assign(row, pick(event))
+        if (event) Object.assign(row, pick(event), { since: this.began.get(`${job.id}/${event.path}`) ?? 0 })
         if (jobEnded(job)) Object.assign(row, outcome(job, row))
       }
     }
@@ -240,10 +249,10 @@ class Work {
     const events = Object.values(this.events[job.id] ?? (job.current ? { [job.current.path]: job.current } : {}))
     const bare = { size: 0, sent: 0, code: '', jobId: job.id, file: null }
     if (!events.length) {
-      return [{ ...bare, key: job.id, name: job.title, stage: 'waiting', page: null, pages: null, seconds: 0, error: '', hint: '' }]
+      return [{ ...bare, key: job.id, name: job.title, stage: 'waiting', page: null, pages: null, seconds: 0, since: 0, error: '', hint: '' }]
     }
     const shown = events.filter((event) => event.stage !== 'ready' && event.stage !== 'skipped')
-    return shown.map((event) => ({ ...bare, key: `${job.id}/${event.path}`, name: event.document, ...pick(event) }))
+    return shown.map((event) => ({ ...bare, key: `${job.id}/${event.path}`, name: event.document, since: this.began.get(`${job.id}/${event.path}`) ?? 0, ...pick(event) }))
   }
 }
 
