@@ -254,6 +254,15 @@ def test_a_page_is_drawn_and_kept(running: Any, shared: Any) -> None:
     assert running.http.get(f"{url}/1.png", params={"width": 9999}).status_code == 400
 
 
+def test_a_document_without_pages_says_so_under_its_own_name(notes: Any) -> None:
+    found = document(notes, "notes", "bread.md")
+    reply = notes.http.get(f"/api/knowledge/notes/documents/{found['id']}/pages/1.png")
+    assert reply.status_code == 422
+    error = reply.json()["error"]
+    assert error["code"] == "unsupported_document"
+    assert error["message"].startswith("bread.md ")
+
+
 def test_a_job_can_be_cancelled(running: Any, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()

@@ -186,7 +186,12 @@ class Service:
             raise DocumentNotFoundError(
                 f"{document.name!r} has no page {page}; it has {document.pages or 'no'} pages.", param="page"
             )
-        return self.page_images.get(path, document.sha256, document.format, page, width)
+        try:
+            return self.page_images.get(path, document.sha256, document.format, page, width)
+        except QuinzeError as error:
+            # An upload lies under another name than the one it came with.
+            message = error.message.replace(path.name, document.name)
+            raise type(error)(message, hint=error.hint, param=error.param) from error
 
     def remove_document(self, name: str, document_id: int) -> None:
         """Remove it from the knowledge base; an upload's file goes too, a file added by its path stays."""
