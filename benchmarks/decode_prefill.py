@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,10 +89,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--tests", default="prefill 512,prefill 128,decode 64,decode 32 at 512")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time: one thread, busy machine")
     given = parser.parse_args()
-    print(
-        f"quinze {quinze.__version__}, {llamacpp.version()}; {len(os.sched_getaffinity(0))} x {processor()}\n"
-    )
+    clock = time.process_time if given.cpu_time else time.perf_counter
+    cores = len(os.sched_getaffinity(0))
+    print(f"quinze {quinze.__version__}, {llamacpp.version()}; {cores} x {processor()}")
+    print(f"clock: {'processor' if given.cpu_time else 'wall'} time, {given.samples} samples\n")
     print("| model | threads | test | quinze tok/s | llama.cpp tok/s | ratio |\n|---|---|---|---|---|---|")
     for path in given.models:
         measure(path, given.threads, given.samples, given.tests.split(","), clock)

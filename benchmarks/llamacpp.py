@@ -57,13 +57,12 @@ def _library() -> ctypes.CDLL:
 
 
 class LlamaCpp:
-    """A GGUF file in llama.cpp. `threads` for prefill and decode alike; everything else as llama.cpp has it."""
+    """A GGUF file in llama.cpp. `threads` for prefill and decode alike; all else as llama.cpp has it."""
 
     def __init__(self, path: Path, *, context_length: int, threads: int) -> None:
         self._c = _library()
-        self._silence = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
-            lambda *_: None
-        )
+        callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+        self._silence = callback(lambda *_: None)
         self._c.llama_log_set(ctypes.cast(self._silence, ctypes.c_void_p), None)
         self._model = self._c.llama_model_load_from_file(
             str(path).encode(), self._c.llama_model_default_params()

@@ -62,12 +62,14 @@ void scores_few(const float* q, const std::byte* k, int64_t n, int64_t D, float*
     const int64_t bytes = D * (type == Type::F16 ? 2 : 4);
     for (int64_t key = 0; key < n; key++, k += bytes) {
         __m256 s[N];
+#pragma GCC unroll 6
         for (int r = 0; r < N; r++) s[r] = _mm256_setzero_ps();
         for (int64_t d = 0; d < D; d += 8) {
             const __m256 v = cached8<type>(k, d);
 #pragma GCC unroll 4
             for (int r = 0; r < N; r++) s[r] = _mm256_fmadd_ps(v, _mm256_load_ps(q + r * kPadded + d), s[r]);
         }
+#pragma GCC unroll 6
         for (int r = 0; r < N; r++) scores[r * kPageTokens + key] = sum8(s[r]);
     }
 }
@@ -78,6 +80,7 @@ void values_few(const float* weights, const std::byte* v, int64_t n, int64_t D, 
     for (int64_t d = 0; d < D; d += 16) {
         const bool two = d + 16 <= D;
         __m256 a[N], b[N];
+#pragma GCC unroll 6
         for (int r = 0; r < N; r++) {
             a[r] = _mm256_loadu_ps(acc + r * D + d);
             b[r] = two ? _mm256_loadu_ps(acc + r * D + d + 8) : _mm256_setzero_ps();
@@ -92,6 +95,7 @@ void values_few(const float* weights, const std::byte* v, int64_t n, int64_t D, 
                 b[r] = _mm256_fmadd_ps(weight, y, b[r]);
             }
         }
+#pragma GCC unroll 6
         for (int r = 0; r < N; r++) {
             _mm256_storeu_ps(acc + r * D + d, a[r]);
             if (two) _mm256_storeu_ps(acc + r * D + d + 8, b[r]);
@@ -136,6 +140,7 @@ inline void pack_keys(const std::byte* k, Type type, int64_t n, int64_t D, float
 template <int N>
 void product16(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t inner, bool add, float* out, int64_t ldo) {
     __m256 x[N], y[N];
+#pragma GCC unroll 6
     for (int r = 0; r < N; r++) {
         x[r] = add ? _mm256_load_ps(out + r * ldo) : _mm256_setzero_ps();
         y[r] = add ? _mm256_load_ps(out + r * ldo + 8) : _mm256_setzero_ps();
@@ -149,6 +154,7 @@ void product16(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t
             y[r] = _mm256_fmadd_ps(v, b1, y[r]);
         }
     }
+#pragma GCC unroll 6
     for (int r = 0; r < N; r++) _mm256_store_ps(out + r * ldo, x[r]), _mm256_store_ps(out + r * ldo + 8, y[r]);
 }
 inline void product(int64_t rows, const float* a, int64_t lda, const float* b, int64_t ldb, int64_t inner, int64_t cols, bool add,

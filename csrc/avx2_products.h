@@ -1,8 +1,9 @@
 // Matrix products in AVX2. Read by kernels_avx2.cpp only.
 //
-// gemv reads each row once, in the order of the file: it is bound by memory. gemm turns 16 rows at a time into a small
-// panel that stays in the first-level cache, in which the eight lanes of a register are eight rows, and multiplies it
-// with 64 tokens before it takes the next: it is bound by the multipliers.
+// gemv reads each row once, in the order of the file: it is bound by memory, which the hardware fetches ahead better
+// than we do (docs/log.md). gemm turns 16 rows at a time into a small panel that stays in the first-level cache, in
+// which the eight lanes of a register are eight rows, and multiplies it with 64 tokens before it takes the next: it is
+// bound by the multipliers.
 #pragma once
 #include "avx2_math.h"
 
@@ -37,8 +38,6 @@ void gemv_float(const Weight& w, int64_t row0, int64_t row1, const Activations& 
         __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
         int64_t i = 0;
         for (; i + 32 <= n; i += 32, p += 32 * bytes) {
-            _mm_prefetch(reinterpret_cast<const char*>(p) + 1024, _MM_HINT_T0);
-            if constexpr (bytes == 4) _mm_prefetch(reinterpret_cast<const char*>(p) + 1088, _MM_HINT_T0);
             a = _mm256_fmadd_ps(load8<type>(p), _mm256_loadu_ps(x.f32 + i), a);
             b = _mm256_fmadd_ps(load8<type>(p + 8 * bytes), _mm256_loadu_ps(x.f32 + i + 8), b);
             c = _mm256_fmadd_ps(load8<type>(p + 16 * bytes), _mm256_loadu_ps(x.f32 + i + 16), c);
@@ -52,7 +51,7 @@ void gemv_float(const Weight& w, int64_t row0, int64_t row1, const Activations& 
 
 // ---------------------------------------------------------------- gemv, quantized
 
-// 32 weights times 32 activations, as eight partial sums.
+// 32 weights times 32 activations, as eight partial sums. Q4_0 gives the sum for weight + 8, as it is stored.
 inline __m256i dot(const BlockQ8_0& w, const int8_t* q) {
     const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.qs));
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
@@ -60,36 +59,32 @@ inline __m256i dot(const BlockQ8_0& w, const int8_t* q) {
     return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(x, v)), _mm256_set1_epi16(1));
 }
 inline __m256i dot(const BlockQ4_0& w, const int8_t* q) {
-    const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w.qs));
-    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(packed), _mm_srli_epi16(packed, 4), 1);
-    const __m256i v = _mm256_and_si256(both, _mm256_set1_epi8(15));
+    const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.qs)));
+    const __m256i v = _mm256_and_si256(_mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4)), _mm256_set1_epi8(15));
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
     return _mm256_madd_epi16(_mm256_maddubs_epi16(v, x), _mm256_set1_epi16(1));
 }
 
 template <class Block>
 void gemv_block(const Weight& w, int64_t row0, int64_t row1, const Activations& x, float* y) {
-    constexpr bool offset = sizeof(Block) == sizeof(BlockQ4_0);  // Q4_0 stores weight + 8
+    constexpr bool q4 = sizeof(Block) == sizeof(BlockQ4_0);
     const int64_t blocks = w.cols / kBlock;
     const auto* p = reinterpret_cast<const Block*>(w.data) + row0 * blocks;
-    for (int64_t row = row0; row < row1; row++) {
+    for (int64_t row = row0; row < row1; row++, p += blocks) {
         __m256 a = _mm256_setzero_ps(), b = a;
         const auto step = [&](int64_t i, __m256& acc) {
             __m256i product = dot(p[i], x.q8 + 32 * i);
-            // 8 * sum(q8) is taken from one of the eight partial sums: integers, so nothing is lost.
-            if constexpr (offset)
-                product = _mm256_sub_epi32(product, _mm256_zextsi128_si256(_mm_cvtsi32_si128(x.sum8[i])));
+            // What was counted too much is taken from one of the eight sums: integers, so nothing is lost.
+            if constexpr (q4) product = _mm256_sub_epi32(product, _mm256_zextsi128_si256(_mm_cvtsi32_si128(x.sum8[i])));
             const __m256 scale = _mm256_mul_ps(broadcast_f16(p[i].d), _mm256_broadcast_ss(x.scale + i));
             acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(product), scale, acc);
         };
         int64_t i = 0;
         for (; i + 2 <= blocks; i += 2) {
-            _mm_prefetch(reinterpret_cast<const char*>(p + i) + 1024, _MM_HINT_T0);
             step(i, a);
             step(i + 1, b);
         }
         if (i < blocks) step(i, a);
-        p += blocks;
         y[row - row0] = sum8(_mm256_add_ps(a, b));
     }
 }
@@ -145,9 +140,11 @@ void pack_float(const std::byte* const* rows, int64_t k0, int64_t k1, float* pan
     }
 }
 
+// Every loop over an array of registers is unrolled by name: otherwise gcc 12 keeps the arrays in memory (docs/log.md).
 template <int N>
 void tile_float(const float* panel, const float* x, int64_t cols, int64_t k, float* sums) {
     __m256 a[N], b[N];
+#pragma GCC unroll 6
     for (int t = 0; t < N; t++) a[t] = _mm256_load_ps(sums + 16 * t), b[t] = _mm256_load_ps(sums + 16 * t + 8);
     for (int64_t i = 0; i < k; i++, panel += 16) {
         const __m256 w0 = _mm256_load_ps(panel), w1 = _mm256_load_ps(panel + 8);
@@ -158,6 +155,7 @@ void tile_float(const float* panel, const float* x, int64_t cols, int64_t k, flo
             b[t] = _mm256_fmadd_ps(w1, v, b[t]);
         }
     }
+#pragma GCC unroll 6
     for (int t = 0; t < N; t++) _mm256_store_ps(sums + 16 * t, a[t]), _mm256_store_ps(sums + 16 * t + 8, b[t]);
 }
 

@@ -34,7 +34,8 @@ LLAMAS: dict[str, dict[str, Any]] = {
     "every head its own": {"num_key_value_heads": 4, "num_hidden_layers": 1},
     "one key head": {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 1},
     "odd sizes": {
-        "hidden_size": 60, "head_dim": 10, "intermediate_size": 77, "vocab_size": 301, "num_attention_heads": 6,
+        "hidden_size": 60, "head_dim": 10, "num_attention_heads": 6, "intermediate_size": 77,
+        "vocab_size": 301,
     },
     "head of 20": {"head_dim": 20, "hidden_size": 72},
     "wide head": {"head_dim": 128, "rope_theta": 500000.0},
