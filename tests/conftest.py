@@ -18,7 +18,8 @@ def shared_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
-    """`shared("data/models/stories260K.bin")`: a file of the shared data, or a skip that says what is missing."""
+    """`shared("data/models/stories260K.bin")`: a file of the shared data, or a skip that says what is
+    missing."""
 
     def find(relative: str) -> Path:
         path = shared_folder() / relative

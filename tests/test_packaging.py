@@ -14,18 +14,24 @@ import quinze
 
 def imported_by(statement: str) -> set[str]:
     """The modules that a fresh interpreter has loaded after `statement`."""
-    program = f"import sys; before = set(sys.modules); {statement}; import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    program = (
+        f"import sys; before = set(sys.modules); {statement}; "
+        "import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout))
 
 
 def test_importing_quinze_loads_nothing_heavy() -> None:
-    """`import quinze` costs next to nothing because it loads itself alone (its time is in docs/benchmarks.md)."""
+    """`import quinze` costs next to nothing because it loads itself alone (its time is in
+    docs/benchmarks.md)."""
     roots = {name.partition(".")[0] for name in imported_by("import quinze")}
     assert roots - set(sys.stdlib_module_names) == {"quinze"}
 
 
-@pytest.mark.parametrize("statement", ["import quinze.api", "import quinze.server.app", "import quinze.cli.main"])
+@pytest.mark.parametrize(
+    "statement", ["import quinze.api", "import quinze.server.app", "import quinze.cli.main"]
+)
 def test_serving_never_meets_torch(statement: str) -> None:
     assert "torch" not in {name.partition(".")[0] for name in imported_by(statement)}
 

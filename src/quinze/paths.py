@@ -25,7 +25,8 @@ HOME_VARIABLE = "QUINZE_HOME"
 
 
 def home() -> Path:
-    """The folder of everything Quinze keeps: $QUINZE_HOME, else $XDG_DATA_HOME/quinze, else ~/.local/share/quinze."""
+    """The folder of everything Quinze keeps: $QUINZE_HOME, else $XDG_DATA_HOME/quinze, else
+    ~/.local/share/quinze."""
     chosen = os.environ.get(HOME_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().resolve()
@@ -47,10 +48,10 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise
     sync_folder(path.parent)
 

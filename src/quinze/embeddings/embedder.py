@@ -19,14 +19,16 @@ class Embedder(Protocol):
 
     @property
     def id(self) -> str:
-        """Names the model and everything that changes its vectors; stored with every vector: "hashing-v1-512"."""
+        """Names the model and everything that changes its vectors; stored with every vector:
+        "hashing-v1-512"."""
         ...
 
     @property
     def dimensions(self) -> int: ...
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of passages: (len(texts), dimensions), float32, each of length 1 (or all zero for an empty text)."""
+        """Vectors of passages: (len(texts), dimensions), float32, each of length 1 (or all zero for an
+        empty text)."""
         ...
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:

@@ -28,7 +28,8 @@ class BlockKind(enum.StrEnum):
 
 
 class Box(msgspec.Struct, frozen=True, array_like=True):
-    """A rectangle on a page, in fractions of the page's width and height, origin at the top left of what is seen."""
+    """A rectangle on a page, in fractions of the page's width and height, origin at the top left of what is
+    seen."""
 
     left: float
     top: float
@@ -37,7 +38,8 @@ class Box(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Place(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a text stands in its document. Only the fields that the format has are set; all counting starts at 1."""
+    """Where a text stands in its document. Only the fields that the format has are set; all counting starts
+    at 1."""
 
     page: int | None = None
     """PDF page, or the page of a multi-page image."""
@@ -60,7 +62,8 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
     chapter: str | None = None
     """Title or file of a chapter in a book (EPUB), a cell of a notebook, a member of an archive."""
     part: str | None = None
-    """"header", "footer", "notes", "comment", "textbox", "footnote", "ocr", ... when it is not the running text."""
+    """"header", "footer", "notes", "comment", "textbox", "footnote", "ocr", ... when it is not the running
+    text."""
     boxes: tuple[Box, ...] = ()
     """Where it is drawn on `page`."""
 

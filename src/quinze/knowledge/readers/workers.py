@@ -24,7 +24,6 @@ from typing import IO
 
 import msgspec
 
-import quinze
 from quinze.errors import DocumentError, QuinzeError, ReaderLimitError, StorageError
 from quinze.knowledge.document import Document
 from quinze.knowledge.readers import protocol
@@ -204,7 +203,7 @@ class _Child:
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by kill
         self.frames = protocol.Frames()
         # -P: a file called lxml.py in the folder where Quinze was started is not imported.
-        source = str(Path(quinze.__file__).resolve().parent.parent)
+        source = str(Path(__file__).resolve().parents[3])
         start = (
             "import runpy, sys; sys.path.append(sys.argv.pop(1)); "
             "runpy.run_module(sys.argv.pop(1), run_name='__main__')"
