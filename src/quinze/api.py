@@ -3,7 +3,8 @@
     import quinze
 
     llm = quinze.LLM("model.gguf")
-    notes = quinze.KnowledgeBase("notes").add("Documents/")
+    notes = quinze.KnowledgeBase("notes")
+    notes.add("Documents/")
     print(notes.ask("When is the rent due?", model=llm).answer)
 
 Everything is kept under QUINZE_HOME, the same folder that `quinze serve` uses.
@@ -38,7 +39,7 @@ class LLM(_llm.LLM):
     """A language model: a GGUF file, a Hugging Face folder, a llama2.c file, or the name of a linked one.
 
     >>> LLM("stories260K.bin").complete("Once upon a time", max_tokens=8, temperature=0).text
-    ', there was a little girl named L'
+    ', there was a little girl named'
     """
 
     def __init__(
