@@ -15,6 +15,6 @@ export default defineConfig({
   },
   server: {
     port: 1516,
-    proxy: Object.fromEntries(proxied.map((path) => [path, { target: service, changeOrigin: true }])),
+    proxy: Object.fromEntries(proxied.map((path) => [path, { target: service, changeOrigin: true, headers: { origin: service } }])),
   },
 })

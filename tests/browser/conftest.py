@@ -63,7 +63,13 @@ class ScriptedLLM:
 
     def chat(self, messages: Any, **options: Any) -> Iterator[Delta]:
         self.asked.append({"messages": list(messages), **options})
-        return self._deltas(options["cancel"])
+        return self._deltas(options.get("cancel") or threading.Event())
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+    def count_chat_tokens(self, messages: Any) -> int:
+        return sum(len(message.content) for message in messages)
 
     def close(self) -> None:
         """Nothing is held."""

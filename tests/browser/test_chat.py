@@ -124,6 +124,32 @@ def test_an_edited_question_begins_again_from_there(
     assert [m.content for m in llm.asked[-1]["messages"]] == ["uno"]
 
 
+def test_a_conversation_may_answer_from_documents_each_claim_with_its_source(
+    visit: Callable[..., Page], site: Any, home: Path
+) -> None:
+    site.add_scripted_model(
+        home, "The keeper feeds ", "seven grey pelicans [1]. ", "The moon is made of cheese [1]."
+    )
+    page = visit("/", locale="en-US")
+    page.locator("main input.field").first.fill("Island")
+    page.keyboard.press("Enter")
+    text = b"# Lighthouse\n\nThe keeper feeds seven grey pelicans every morning.\n"
+    note = {"name": "island.md", "mimeType": "text/markdown", "buffer": text}
+    page.get_by_test_id("files").set_input_files([note])  # type: ignore[list-item]
+    expect(page.get_by_test_id("documents").locator("li")).to_have_count(1)
+    page.goto("/chat?knowledge=Island")
+    say(page, "What does the keeper feed?")
+    expect(page.locator("article")).to_contain_text("Written by scripted")
+    page.locator("article button[data-citation='1']").first.click()
+    expect(page.get_by_test_id("source").locator("[data-marked]").first).to_contain_text(
+        "seven grey pelicans"
+    )
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("source")).to_have_count(0)
+    page.reload()
+    expect(page.locator("article button[data-citation='1']").first).to_be_visible()
+
+
 def test_without_a_model_the_page_says_how_to_add_one(visit: Callable[..., Page]) -> None:
     page = visit("/chat")
     expect(page.get_by_role("heading", level=1)).to_have_text("先添加一个模型")

@@ -267,6 +267,28 @@ def test_what_is_dropped_anywhere_on_the_page_is_taken_in(visit: Callable[..., P
     expect(page.get_by_test_id("documents")).to_contain_text("笔记.md")
 
 
+def test_a_folder_is_taken_in_with_its_names_and_what_is_left_out_is_named(
+    tmp_path: Path, visit: Callable[..., Page]
+) -> None:
+    folder = tmp_path / "资料"
+    (folder / "价格").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config.md").write_text("# not for reading")
+    (folder / "价格" / "茶.csv").write_text(CSV, "utf-8")
+    (folder / "program.exe").write_bytes(b"MZ")
+    page = visit("/")
+    make(
+        page, "文件夹", **{"<img src=x onerror=alert(1)>.md": "# 标题\n\n<script>alert(1)</script>".encode()}
+    )
+    page.get_by_test_id("folder").set_input_files(folder)
+    expect(page.get_by_test_id("documents").locator("li")).to_have_count(2)
+    expect(page.get_by_test_id("documents")).to_contain_text("资料/价格/茶.csv")
+    expect(page.get_by_test_id("documents")).to_contain_text("<img src=x onerror=alert(1)>.md")
+    expect(page.locator("main")).to_contain_text("资料/program.exe")
+    expect(page.locator("main")).to_contain_text("不是 Quinze 能读的文档类型")
+    expect(page.locator("main")).not_to_contain_text("config.md")
+
+
 def test_what_the_page_made_lies_in_the_home(home: Path, visit: Callable[..., Page]) -> None:
     page = visit("/")
     make(page, "留存", **{"价目.csv": CSV.encode()})

@@ -31,6 +31,7 @@ class Replying {
     turn.shown = turn.replies.length - 1
     const reply = turn.replies[turn.shown] as Reply
     this.aborts = new Map(this.aborts).set(conversation.id, abort)
+    chats.save(conversation)
     try {
       if (conversation.knowledgeBase) await this.fromDocuments(conversation, turn, reply, model, abort.signal)
       else await this.fromModel(conversation, turn, reply, model ?? '', knowsTurns, abort.signal)
