@@ -103,6 +103,8 @@ def test_aligned_cells_become_table_rows(shared: Shared, tmp_path: Path) -> None
     text = " ".join(b.text for b in document.blocks)
     for fact in ("SEATTLE GENERAL HOSPITAL", "Jonathan Michael Harrison", "PAT-3847-2024", "Lisinopril 10mg"):
         assert fact in text
-    rows = {b.cells for b in document.blocks if b.kind is BlockKind.TABLE_ROW}
-    assert ("Blood Pressure", "142/88 mmHg", "120/80 mmHg", "ELEVATED") in rows
+    rows = {b.cells: b for b in document.blocks if b.kind is BlockKind.TABLE_ROW}
+    pressure = rows["Blood Pressure", "142/88 mmHg", "120/80 mmHg", "ELEVATED"]
+    assert pressure.header == ("Measurement", "Value", "Normal Range", "Status")
+    assert pressure.place.heading[-1] == "VITAL SIGNS"
     assert ("Heart Rate", "78 bpm", "60-100 bpm", "NORMAL") in rows

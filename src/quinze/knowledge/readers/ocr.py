@@ -11,16 +11,17 @@ import itertools
 import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from quinze.knowledge.document import Block, BlockKind, Box, Place
-from quinze.knowledge.readers.pdf_columns import Line, line_cells, read_lines, table_stretches
+from quinze.knowledge.readers.pdf_columns import Line, read_lines, table_stretches
 from quinze.knowledge.readers.pdf_glyphs import Run
-from quinze.knowledge.readers.pdf_layout import join_lines, read_paragraphs
+from quinze.knowledge.readers.pdf_layout import Paragraph, join_lines, read_paragraphs
+from quinze.knowledge.readers.pdf_tables import Table, aligned_table
 
 LONGEST_SIDE = 2000
 """The detector's own limit: more pixels are not looked at."""
@@ -159,29 +160,56 @@ def ocr_blocks(
     page: int | None,
     *,
     region: Box = Box(0.0, 0.0, 1.0, 1.0),  # noqa: B008 -- frozen
-    heading: tuple[str, ...] = (),
-    first_table: int = 1,
 ) -> list[Block]:
-    """The recognized lines as paragraphs and table rows. `region`: which part of the page the image shows."""
+    """The recognized lines as headings, paragraphs and table rows. `region`: the part of the page seen."""
     runs, rects = _runs(found)
-    blocks: list[Block] = []
-    table = first_table
-    for is_table, lines in table_stretches(read_lines(runs)):
+    lines = read_lines(runs)
+    paragraphs: list[Paragraph | Table] = []
+    for is_table, stretch in table_stretches(lines):
         if is_table:
-            for row, line in enumerate(lines, 1):
-                cells = tuple(cell.text for cell in line_cells(line))
-                place = _place([line], rects, found, page, region, heading, table=table, row=row)
-                blocks.append(Block(BlockKind.TABLE_ROW, " | ".join(cells), place, cells=cells))
-            table += 1
+            paragraphs.append(aligned_table(stretch))
+        else:
+            paragraphs.extend(read_paragraphs(stretch, statistics.median(line.size for line in stretch)))
+    large = _heading_size(lines)
+    blocks: list[Block] = []
+    heading: tuple[str, ...] = ()
+    tables = 0
+    for item in paragraphs:
+        place = functools.partial(_place, rects=rects, found=found, page=page, region=region)
+        if isinstance(item, Table):
+            tables += 1
+            blocks.extend(_table_rows(item, tables, heading, place))
             continue
-        body = statistics.median(line.size for line in lines)
-        for paragraph in read_paragraphs(lines, body):
-            text = join_lines([line.text for line in paragraph.lines])
-            if not any(c.isalnum() for c in text):
-                continue  # frames and dots that were taken for letters
-            place = _place(paragraph.lines, rects, found, page, region, heading)
-            blocks.append(Block(BlockKind.PARAGRAPH, text, place))
+        text = join_lines([line.text for line in item.lines])
+        if not any(c.isalnum() for c in text):
+            continue  # frames and dots that were taken for letters
+        if item.size >= large and len(item.lines) <= 2 and len(text) <= 80:
+            blocks.append(Block(BlockKind.HEADING, text, place(item.lines), level=1))
+            heading = (text,)
+        else:
+            blocks.append(Block(BlockKind.PARAGRAPH, text, place(item.lines, heading=heading)))
     return blocks
+
+
+def _table_rows(
+    table: Table, number: int, heading: tuple[str, ...], place: Callable[..., Place]
+) -> Iterator[Block]:
+    header = tuple(table.rows[0].cells) if table.has_header else ()
+    for at, row in enumerate(table.rows, 1):
+        cells = tuple(row.cells)
+        where = place(table.lines[at - 1 : at], heading=heading, table=number, row=at)
+        yield Block(
+            BlockKind.TABLE_ROW, " | ".join(cells), where, cells=cells, header=header if at > 1 else ()
+        )
+
+
+def _heading_size(lines: Sequence[Line]) -> float:
+    """The height above which a line is a heading; endless where large type is no exception (a poster)."""
+    sizes = sorted(line.size for line in lines for _ in line.text)
+    if not sizes:
+        return math.inf
+    large = 1.3 * sizes[len(sizes) // 2]
+    return large if sum(size >= large for size in sizes) < 0.25 * len(sizes) else math.inf
 
 
 def _runs(found: Recognized) -> tuple[list[Run], dict[int, tuple[float, float, float, float]]]:
@@ -211,7 +239,7 @@ def _runs(found: Recognized) -> tuple[list[Run], dict[int, tuple[float, float, f
     usual = statistics.median(heights)
     runs, rects = [], {}
     for line, quad, height in zip(found.lines, upright, heights, strict=True):
-        same = usual if 0.72 < height / usual < 1.38 else height
+        same = usual if 0.75 < height / usual < 1.3 else height
         middle = float(quad[:, 1].mean())
         size = 0.75 * same
         run = Run(
@@ -232,12 +260,12 @@ def _runs(found: Recognized) -> tuple[list[Run], dict[int, tuple[float, float, f
 
 def _place(
     lines: Sequence[Line],
+    *,
     rects: dict[int, tuple[float, float, float, float]],
     found: Recognized,
     page: int | None,
     region: Box,
-    heading: tuple[str, ...],
-    *,
+    heading: tuple[str, ...] = (),
     table: int | None = None,
     row: int | None = None,
 ) -> Place:

@@ -140,7 +140,7 @@ def _aside(page: PageContent, style: Style) -> Iterator[Block]:
 
 
 def _below(block: Block, path: Path) -> Block:
-    place = msgspec.structs.replace(block.place, heading=_titles(path))
+    place = msgspec.structs.replace(block.place, heading=_titles(path) + block.place.heading)
     return msgspec.structs.replace(block, place=place)
 
 

@@ -11,7 +11,7 @@ import statistics
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ LONGEST_CELL = 300
 
 MEAN_CELL = 70
 
-PAGES_AT_ONCE = 16
+PAGES_AT_ONCE = 64
 
 
 @dataclass(slots=True)
@@ -45,6 +45,8 @@ class Table:
     y0: float
     x1: float
     y1: float
+    lines: list[Line] = field(default_factory=list)
+    """Where it was made of lines: one a row."""
 
     def holds(self, run: Run) -> bool:
         x, y = (run.x0 + run.x1) / 2, (run.y0 + run.y1) / 2
@@ -126,7 +128,7 @@ def aligned_table(lines: Sequence[Line]) -> Table:
         for line in lines
     ]
     box = (min(r.x0 for r in rows), min(r.y0 for r in rows), max(r.x1 for r in rows), max(r.y1 for r in rows))
-    return Table(rows, _is_header(rows), *box)
+    return Table(rows, _is_header(rows), *box, lines=list(lines))
 
 
 def _characters(text: str) -> Counter[str]:
