@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,3 +195,35 @@ def test_numbers_keep_fifteen_digits(value: float) -> None:
 def test_ranges_are_written_as_spreadsheets_do() -> None:
     assert cell_range(6, 0, 6, 3) == "A7:D7"
     assert cell_range(2, 27, 2, 27) == "AB3"
+
+
+def test_opendocument_sheets_are_read(tmp_path: Path, readers: Readers) -> None:
+    names = {
+        "office": "urn:oasis:names:tc:opendocument:xmlns:office:1.0",
+        "table": "urn:oasis:names:tc:opendocument:xmlns:table:1.0",
+        "text": "urn:oasis:names:tc:opendocument:xmlns:text:1.0",
+    }
+    rows = "".join(
+        "<table:table-row>"
+        + "".join(
+            f'<table:table-cell office:value-type="{"float" if cell.isdigit() else "string"}" office:value="{cell}">'
+            f"<text:p>{cell}</text:p></table:table-cell>"
+            for cell in row
+        )
+        + "</table:table-row>"
+        for row in (("城市", "人口"), ("Bern", "134"), ("Rome", "2750"))
+    )
+    spaces = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in names.items())
+    path = tmp_path / "a.ods"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        archive.writestr("META-INF/manifest.xml", "<manifest/>")
+        archive.writestr(
+            "content.xml",
+            f"<office:document-content {spaces}><office:body><office:spreadsheet>"
+            f'<table:table table:name="Städte">{rows}</table:table>'
+            "</office:spreadsheet></office:body></office:document-content>",
+        )
+    last = readers.read(path).blocks[-1]
+    assert (last.cells, last.header) == (("Rome", "2750"), ("城市", "人口"))
+    assert last.place.label() == "sheet Städte, A3:B3"

@@ -38,9 +38,9 @@ def looks_like_text(sample: bytes) -> bool:
         return True
     if utf16_without_mark(sample):
         return True
-    if b"\x00" in sample or _has_controls(sample):
+    if _has_controls(sample):
         return False
-    if _is_utf8(sample):
+    if _is_utf8(sample) or _nearly_utf8(sample) is not None:
         return True
     guess = chardet.detect(sample)
     return guess["encoding"] is not None and _decodes(sample, guess["encoding"])
@@ -57,10 +57,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         pass
-    # A few broken bytes in a text of UTF-8 are a flaw of the file; in any other encoding nearly all would be.
-    lenient = data.decode("utf-8", "replace")
-    broken = lenient.count("�")
-    if broken * 20 < len(data) - len(data.translate(None, _HIGH)) and broken * 100 < len(lenient):
+    if (lenient := _nearly_utf8(data)) is not None:
         return lenient
     for guess in (_known(declared), _known(chardet.detect(data[: 4 * SAMPLE])["encoding"])):
         if guess is not None:
@@ -119,6 +116,14 @@ def _is_utf8(sample: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _nearly_utf8(data: bytes) -> str | None:
+    """The text of UTF-8 with a few broken bytes. In another encoding nearly all of them would be broken."""
+    text = data.decode("utf-8", "replace")
+    broken = text.count("�")
+    is_flaw = broken * 20 < len(data) - len(data.translate(None, _HIGH)) and broken * 100 < len(text)
+    return text if is_flaw else None
 
 
 def _decodes(sample: bytes, encoding: str) -> bool:

@@ -105,7 +105,7 @@ class _Story:
         for kind, target in self._relations.values():
             if kind not in ("header", "footer"):
                 continue
-            root = self._package.xml(target)
+            root = self._package.side_xml(target)
             for block in () if root is None else self.read(root, kind):
                 if (kind, block.text) not in seen:
                     seen.add((kind, block.text))
@@ -116,7 +116,7 @@ class _Story:
         target = next(
             (target for each, target in self._relations.values() if each == kind), f"word/{kind}.xml"
         )
-        return self._package.xml(target)
+        return self._package.side_xml(target)
 
     def _read_notes(self, kind: str) -> dict[str, Element]:
         root = self._part(f"{kind}s")
@@ -205,7 +205,7 @@ class _Story:
 
     def _drawing(self, relation: str, place: Place) -> Iterator[Block]:
         kind, target = self._relations.get(relation, ("", ""))
-        root = self._package.xml(target) if target else None
+        root = self._package.side_xml(target) if target else None
         if root is None:
             return
         if kind == "chart":

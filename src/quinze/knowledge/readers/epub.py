@@ -52,7 +52,7 @@ def read(path: Path, report: Report) -> Document:
 
 
 def _chapter(package: Package, part: str, title: str, reading: Reading, report: Report) -> None:
-    data = package.read(part)
+    data = package.side_read(part)
     if data is None:
         report.warn(f"The chapter {part} is missing.")
         return
@@ -79,11 +79,14 @@ def _contents(package: Package, folder: str, items: dict[str, Element], report: 
     for item in items.values():
         part = _inside(folder, item.get("href", ""))
         base = posixpath.dirname(part)
-        if "nav" in item.get("properties", "").split() and (data := package.read(part)) is not None:
+        if "nav" in item.get("properties", "").split() and (data := package.side_read(part)) is not None:
             for link in html_tree.parse(data, report).css("nav a"):
                 target = _inside(base, link.attributes.get("href") or "")
                 found.setdefault(target, html_tree.inline_text(link, chrome=True))
-        elif item.get("media-type") == "application/x-dtbncx+xml" and (root := package.xml(part)) is not None:
+        elif (
+            item.get("media-type") == "application/x-dtbncx+xml"
+            and (root := package.side_xml(part)) is not None
+        ):
             for point in root.iter(f"{NCX}navPoint"):
                 label, content = point.find(f"{NCX}navLabel/{NCX}text"), point.find(f"{NCX}content")
                 if label is not None and content is not None:

@@ -8,19 +8,22 @@ from __future__ import annotations
 import posixpath
 import re
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from lxml import etree
 
-from quinze.errors import ReaderLimitError
+from quinze.errors import DocumentError, EncryptedDocumentError, ReaderLimitError
 from quinze.knowledge.readers.detection import damaged, encrypted
 from quinze.knowledge.readers.report import Report
 
 Element = Any
 """An lxml element."""
+
+_T = TypeVar("_T")
 
 PARTS_IN_ALL = 4
 """All the members read of one file may unpack to so many times the limit of one."""
@@ -96,7 +99,7 @@ class Package:
         self._report.tick()
         try:
             return self._zip.read(info)
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError) as error:
             raise damaged(
                 self._report.name, self._report.format, f"{name} cannot be unpacked ({error})"
             ) from None
@@ -111,10 +114,27 @@ class Package:
         except etree.XMLSyntaxError as error:
             raise damaged(self._report.name, self._report.format, f"{part} is no XML ({error.msg})") from None
 
+    def side_xml(self, part: str) -> Element | None:
+        """The root of a part without which the rest can be read; the person is told if it is damaged."""
+        return self._lenient(part, self.xml)
+
+    def side_read(self, part: str) -> bytes | None:
+        """The same of its bytes."""
+        return self._lenient(part, self.read)
+
+    def _lenient(self, part: str, read: Callable[[str], _T]) -> _T | None:
+        try:
+            return read(part)
+        except (ReaderLimitError, EncryptedDocumentError):
+            raise
+        except DocumentError:
+            self._report.warn(f"{part} is damaged and was left out.")
+            return None
+
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
         """Of one part: relation id -> (kind, name of its target). Those that lead outside are left out."""
         folder, _, file = part.rpartition("/")
-        root = self.xml(f"{folder}/_rels/{file}.rels" if folder else f"_rels/{file}.rels")
+        root = self.side_xml(f"{folder}/_rels/{file}.rels" if folder else f"_rels/{file}.rels")
         found: dict[str, tuple[str, str]] = {}
         for each in () if root is None else root.iter(_RELATIONSHIP):
             if each.get("TargetMode") == "External":
@@ -135,12 +155,7 @@ class Package:
 
     def properties(self) -> dict[str, str]:
         """Title, author and dates, as docProps/core.xml states them."""
-        try:
-            root = self.xml("docProps/core.xml")
-        except ReaderLimitError:
-            raise
-        except Exception:  # noqa: BLE001 -- what is written on the label must not spoil the content
-            return {}
+        root = self.side_xml("docProps/core.xml")
         names = {"title": "title", "creator": "author", "created": "created", "modified": "modified"}
         found: dict[str, str] = {}
         for each in () if root is None else root.iterchildren(tag=etree.Element):

@@ -54,12 +54,12 @@ class _Deck:
         self._footers: set[str] = set()
         self._authors: dict[str, str] = {}
         for kind, target in package.relations(main).values():
-            if kind in ("commentAuthors", "authors") and (root := package.xml(target)) is not None:
+            if kind in ("commentAuthors", "authors") and (root := package.side_xml(target)) is not None:
                 for each in root:
                     self._authors[each.get("id", "")] = each.get("name", "")
 
     def slide(self, part: str, number: int) -> Iterator[Block]:
-        root = self._package.xml(part)
+        root = self._package.side_xml(part)
         if root is None:
             return
         relations = self._package.relations(part)
@@ -81,7 +81,7 @@ class _Deck:
 
     def drawing(self, kind: str, target: str, place: Place) -> Iterator[Block]:
         """A chart or diagram that a slide refers to."""
-        root = self._package.xml(target)
+        root = self._package.side_xml(target)
         if root is None:
             return
         if kind == "chart":
@@ -108,7 +108,7 @@ class _Deck:
                 (to for kind, to in self._package.relations(target).values() if kind == "slideMaster"), ""
             )
             for each in (target, above):
-                root = self._package.xml(each) if each else None
+                root = self._package.side_xml(each) if each else None
                 if root is not None:
                     trees.append(_tree(root))
             self._layouts[target] = trees
@@ -118,7 +118,7 @@ class _Deck:
         return " ".join(" ".join(map(paragraph_text, shape.iter(f"{A}p"))).split())
 
     def _notes(self, target: str, place: Place) -> Iterator[Block]:
-        root = self._package.xml(target)
+        root = self._package.side_xml(target)
         for shape in () if root is None else shapes_of(_tree(root), []):
             if shape.placeholder in ("sldImg", "sldNum", "hdr", "ftr", "dt"):
                 continue
@@ -127,7 +127,7 @@ class _Deck:
                 yield Block(BlockKind.NOTE, text, msgspec.structs.replace(place, part="notes"))
 
     def _comments(self, target: str, place: Place) -> Iterator[Block]:
-        root = self._package.xml(target)
+        root = self._package.side_xml(target)
         for each in () if root is None else root.iter():
             if not isinstance(each.tag, str) or each.tag.rpartition("}")[2] not in ("cm", "reply"):
                 continue

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from quinze.errors import QuinzeError
 from quinze.knowledge.document import Block, BlockKind, Place
 from quinze.knowledge.readers.charts import chart_blocks
 from quinze.knowledge.readers.packed import Element, Package, own_text
@@ -25,25 +24,19 @@ def notes_of(package: Package) -> dict[str, list[Block]]:
     """Sheet name -> what hangs on its cells. What is broken here does not spoil the sheet itself."""
     found: dict[str, list[Block]] = {}
     main = package.main_part("xl/workbook.xml")
-    try:
-        root = package.xml(main)
-        relations = package.relations(main)
-        people = _people(package, relations)
-    except QuinzeError:
-        return found
+    root = package.side_xml(main)
+    relations = package.relations(main)
+    people = _people(package, relations)
     for sheet in () if root is None else root.iter(f"{S}sheet"):
         name, (_, part) = sheet.get("name", ""), relations.get(sheet.get(f"{R}id", ""), ("", ""))
         place = Place(sheet=name, part="hidden" if sheet.get("state", "visible") != "visible" else None)
-        try:
-            found[name] = list(_sheet(package, part, place, people)) if part else []
-        except QuinzeError:
-            continue
+        found[name] = list(_sheet(package, part, place, people)) if part else []
     return found
 
 
 def _people(package: Package, relations: dict[str, tuple[str, str]]) -> dict[str, str]:
     target = next((target for kind, target in relations.values() if kind == "person"), "")
-    root = package.xml(target) if target else None
+    root = package.side_xml(target) if target else None
     return {} if root is None else {each.get("id", ""): each.get("displayName", "") for each in root}
 
 
@@ -51,7 +44,7 @@ def _sheet(package: Package, part: str, place: Place, people: dict[str, str]) ->
     threaded: set[str] = set()
     relations = package.relations(part)
     for kind, target in relations.values():
-        if kind == "threadedComment" and (root := package.xml(target)) is not None:
+        if kind == "threadedComment" and (root := package.side_xml(target)) is not None:
             for each in root.iter(f"{T}threadedComment"):
                 threaded.add(each.get("ref", ""))
                 words = each.find(f"{T}text")
@@ -60,7 +53,7 @@ def _sheet(package: Package, part: str, place: Place, people: dict[str, str]) ->
                     each.get("ref", ""), people.get(each.get("personId", ""), ""), text, place
                 )
     for kind, target in relations.values():
-        root = package.xml(target) if kind in ("comments", "drawing") else None
+        root = package.side_xml(target) if kind in ("comments", "drawing") else None
         if root is None:
             continue
         if kind == "drawing":
@@ -89,7 +82,7 @@ def _drawing(package: Package, part: str, root: Element, place: Place) -> Iterat
         if text:
             yield Block(BlockKind.PARAGRAPH, text, msgspec.structs.replace(place, part="textbox"))
     for kind, target in package.relations(part).values():
-        chart = package.xml(target) if kind == "chart" else None
+        chart = package.side_xml(target) if kind == "chart" else None
         if chart is not None:
             # The numbers of a chart stand on the sheets already.
             for block in chart_blocks(chart, msgspec.structs.replace(place, part="chart")):
