@@ -67,7 +67,7 @@ def ranked(tmp_path: Path) -> Callable[[list[str], str], list[int]]:
         store = SQLiteStore.create(tmp_path / "words.sqlite", {})
         if not store.known():
             rows = [
-                ChunkRow(i, 1, 0, None, (), "", " ".join(analyzer.tokens(text)), 1, i)
+                ChunkRow(i, 1, 0, None, (), "", " ".join(analyzer.tokens(text)), None, 1, i)
                 for i, text in enumerate(texts)
             ]
             blocks = [Block(BlockKind.PARAGRAPH, text, Place()) for text in texts]

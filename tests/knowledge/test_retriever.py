@@ -11,7 +11,7 @@ import pytest
 from quinze.errors import InvalidRequestError
 from quinze.knowledge.document import Block, BlockKind, Document, Place
 from quinze.knowledge.knowledge_base import KnowledgeBase
-from quinze.knowledge.ranking import FileName, names_place
+from quinze.knowledge.ranking import FileName, NamedPlaces
 
 Write = Callable[..., Path]
 
@@ -106,16 +106,16 @@ def test_the_page_that_is_named_is_preferred(
     def pages(path: Path, **_: object) -> Document:
         blocks = [
             Block(BlockKind.PARAGRAPH, f"Warranty terms, part {i}.", Place(page=i, chapter=str(i)))
-            for i in range(1, 9)
+            for i in range(1, 200)
         ]
-        return Document("pdf", tuple(blocks), pages=8)
+        return Document("pdf", tuple(blocks), pages=199)
 
     readers.read = pages
     kb.add([write("terms.pdf", "x")])
-    assert kb.search("warranty on page 6")[0].place.page == 6
-    assert kb.search("第3页 warranty terms")[0].place.page == 3
-    assert names_place("slide 2", Place(slide=2))
-    assert not names_place("slide 2", Place(page=2))
+    assert kb.search("warranty on page 160 of terms.pdf")[0].place.page == 160
+    assert kb.search("terms.pdf 第3页的 warranty")[0].place.page == 3
+    assert NamedPlaces.of("slide 2").hold(Place(slide=2))
+    assert not NamedPlaces.of("slide 2").hold(Place(page=2))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def put(store: SQLiteStore, name: str, vectors: np.ndarray) -> int:
-    rows = [ChunkRow(0, 1, 0, None, (), "", "word", 1, i) for i in range(len(vectors))]
+    rows = [ChunkRow(0, 1, 0, None, (), "", "word", None, 1, i) for i in range(len(vectors))]
     entry = Entry(f"path:/{name}", name, f"/{name}", "", name, 0, 0, "ready", "")
     return store.put(entry, [Block(BlockKind.PARAGRAPH, "word", Place())], rows, vectors)
 

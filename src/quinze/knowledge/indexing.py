@@ -42,6 +42,7 @@ def chunk_rows(name: str, document: Document, chunks: Sequence[Chunk], analyzer:
         body = " ".join(tokens)
         digest = hashlib.blake2b(body.encode(), digest_size=8).digest()
         part = chunk.pieces[0]
+        place = document.blocks[part.block].place
         row = ChunkRow(
             first_block=chunk.first_block,
             blocks=len(chunk.pieces),
@@ -50,6 +51,7 @@ def chunk_rows(name: str, document: Document, chunks: Sequence[Chunk], analyzer:
             headings=chunk.headings,
             context=contexts[chunk.headings],
             body=body,
+            page=place.page or place.slide,
             length=sum(not is_function_word(token) for token in tokens),
             text_hash=int.from_bytes(digest, "little", signed=True),
         )

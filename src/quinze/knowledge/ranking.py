@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Collection as Collection_
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -43,6 +44,11 @@ class Weights(msgspec.Struct, frozen=True):
     """Added when a single block (a row, a paragraph) holds them all."""
     named_file: float = 1.0
     named_page: float = 0.3
+    above: float = 0.6
+    """How much of a word's weight `coverage` counts when it stands in the title or a heading only."""
+    shortest: float = 0.4
+    """Passages shorter than this share of the average gain nothing more by it: a line is no better for being
+    one."""
     numbers: float = 1.5
     """How much more a number of the question weighs in `coverage` than a word as rare."""
 
@@ -84,6 +90,7 @@ def is_function_word(term: str) -> bool:
 def bm25(terms: Iterable[str], passage: Terms, collection: Collection, weights: Weights) -> float:
     k1, b = weights.k1, weights.b
     relative = passage.length / collection.average_length if collection.average_length else 1.0
+    relative = max(relative, weights.shortest)
     total = 0.0
     for term in terms:
         tf = passage.frequency.get(term, 0.0)
@@ -108,14 +115,19 @@ def rarity(query: Query, collection: Collection, weights: Weights) -> dict[str, 
     return found
 
 
-def coverage(query: Query, rarity: Mapping[str, float], terms: Mapping[str, object] | set[str]) -> float:
-    """Share of the question's words, weighted by rarity, that stand among `terms`: 0..1."""
+def coverage(
+    query: Query, rarity: Mapping[str, float], body: Collection_[str], context: Collection_[str], above: float
+) -> float:
+    """Share of the question's words, weighted by rarity, that stand in the passage: 0..1. A word that stands
+    only in its `context`, the title or a heading, counts by `above`."""
     total = covered = 0.0
     for run in query.runs:
         weight = max(rarity[term] for term in run)
         total += weight
-        if any(term in terms for term in run):
+        if any(term in body for term in run):
             covered += weight
+        elif any(term in context for term in run):
+            covered += above * weight
     return covered / total if total else 0.0
 
 
@@ -132,10 +144,34 @@ _CJK = re.compile(f"[{CJK}]")
 _SLIDE = re.compile(r"\bslide\s*(\d+)|第\s*(\d+)\s*张|幻灯片\s*(\d+)", re.IGNORECASE)
 
 
-def names_place(folded_question: str, place: Place) -> bool:
-    """Whether the question says "page 3" or “第3页” of a passage on page or slide 3."""
-    pages, slides = _PAGE.findall(folded_question), _SLIDE.findall(folded_question)
-    return _among(pages, place.page or place.slide) or _among(slides, place.slide)
+class NamedPlaces(msgspec.Struct, frozen=True):
+    """The pages and slides that a question speaks of."""
+
+    pages: frozenset[int]
+    slides: frozenset[int]
+
+    @classmethod
+    def of(cls, folded_question: str) -> NamedPlaces:
+        """
+        >>> NamedPlaces.of("第3页 and slide 12")
+        NamedPlaces(pages=frozenset({3}), slides=frozenset({12}))
+        """
+        return cls(_numbers(_PAGE.findall(folded_question)), _numbers(_SLIDE.findall(folded_question)))
+
+    def hold(self, place: Place) -> bool:
+        return (place.page or place.slide) in self.pages or place.slide in self.slides
+
+
+def without_names(folded_question: str, names: Iterable[FileName]) -> str:
+    """The question without what only says where to look: file names, pages and slides. If nothing is left, as
+    it was."""
+    rest = folded_question
+    for name in names:
+        rest = rest.replace(name.whole, " ")
+        if name.stem:
+            rest = rest.replace(name.stem, " ")
+    rest = _SLIDE.sub(" ", _PAGE.sub(" ", rest))
+    return rest if re.search(r"\w", rest) else folded_question
 
 
 class FileName(msgspec.Struct, frozen=True):
@@ -169,5 +205,5 @@ class FileName(msgspec.Struct, frozen=True):
         return re.search(rf"(?<![^\W{CJK}]){re.escape(self.stem)}(?![^\W{CJK}])", folded_question) is not None
 
 
-def _among(found: Iterable[tuple[str, ...]], number: int | None) -> bool:
-    return number is not None and str(number) in {digits for groups in found for digits in groups if digits}
+def _numbers(found: Iterable[tuple[str, ...]]) -> frozenset[int]:
+    return frozenset(int(digits) for groups in found for digits in groups if digits and len(digits) < 7)

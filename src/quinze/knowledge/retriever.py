@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from quinze.knowledge.chunking import Piece, cut, indexed_text, span
 from quinze.knowledge.document import Block, Place
 from quinze.knowledge.fulltext import Analyzer, Query, match_expression
 from quinze.knowledge.indexing import context_text
-from quinze.knowledge.ranking import Collection, FileName, Terms, Weights
+from quinze.knowledge.ranking import Collection, FileName, NamedPlaces, Terms, Weights
 from quinze.knowledge.results import Dropped, Hit, Search
 from quinze.knowledge.stores.records import StoredChunk
 from quinze.knowledge.stores.sqlite import SQLiteStore
@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True):
     than this: FTS5 scores each match. They still count in the ranking of what the others find."""
     of_one_document: float = 0.6
     """Share of the k places that one document may take while others come near."""
-    near: float = 0.7
+    near: float = 0.5
     """What "near" is: this share of the score that would be replaced."""
     alike: float = 0.9
     """Passages that share this much of their words are copies."""
@@ -95,19 +95,21 @@ class Retriever:
     def search(self, question: str, k: int) -> Search:
         begun = time.perf_counter()
         _check(question, k)
-        query = self._analyzer.query(question)
         folded = fold(question)
-        state = self._refresh(query)
+        state = self._refresh()
+        named = {name.document: name for name in state.names if name.is_in(folded)}
+        places = NamedPlaces.of(folded)
+        query = self._analyzer.query(_plain(question, folded, named.values()))
+        state = self._count(state, query)
         ids, products = self._index.scores(self._embedder.embed_queries([question])[0])
         likeness = _Likeness(ids, products)
         ready, _, chunks, _ = self._store.counts()
         collection = Collection(len(ids), state.average_length, state.counts)
         present = [term for term in query.terms if state.counts[term] > 0]
-        named = {name.document for name in state.names if name.is_in(folded)}
 
-        candidates = self._candidates(k, present, state, likeness, named)
+        candidates = self._candidates(k, present, state, likeness, list(named), places)
         looked_at = self._look_at(candidates, query, present, collection, likeness)
-        self._score(looked_at, folded, query, collection, named)
+        self._score(looked_at, query, collection, set(named), places)
         kept, dropped = self._choose(looked_at, k)
         best = ranking.best_possible_bm25(present, collection, self.weights)
         return Search(
@@ -124,7 +126,13 @@ class Retriever:
     # -- candidates
 
     def _candidates(
-        self, k: int, present: Sequence[str], state: _State, likeness: _Likeness, named: set[int]
+        self,
+        k: int,
+        present: Sequence[str],
+        state: _State,
+        likeness: _Likeness,
+        named: Sequence[int],
+        places: NamedPlaces,
     ) -> list[int]:
         found = likeness.best(max(self.limits.by_vector, k))
         terms = self._worth_looking_up(present, state)
@@ -136,6 +144,8 @@ class Retriever:
         for document in named:
             run = self._store.chunk_run(document)
             found += likeness.within(run).best(count)
+            for page in sorted(places.pages | places.slides):
+                found += self._store.chunks_on_page(document, page)[:count]
             if terms:
                 within = self._store.match(expression, count, (self.weights.context, 1.0), within=run)
                 found += [chunk for chunk, _ in within]
@@ -174,7 +184,7 @@ class Retriever:
                 place=span(blocks),
                 words=ranking.bm25(present, terms, collection, self.weights),
                 vector=max(likeness[chunk.id], 0.0),
-                coverage=ranking.coverage(query, rarity, terms.frequency),
+                coverage=ranking.coverage(query, rarity, set(body), context, self.weights.above),
             )  # fmt: skip
             looked_at.append(candidate)
         return looked_at
@@ -182,10 +192,10 @@ class Retriever:
     def _score(
         self,
         candidates: list[Candidate],
-        folded: str,
         query: Query,
         collection: Collection,
         named: set[int],
+        places: NamedPlaces,
     ) -> None:
         """Give each candidate its score and sort them, best first."""
         if not candidates:
@@ -202,7 +212,7 @@ class Retriever:
                 c.score += self.weights.focus * self._focus(c, query, rarity)
             if c.chunk.document_id in named:
                 c.score += self.weights.named_file
-            if ranking.names_place(folded, c.place):
+            if any(places.hold(block.place) for block in c.blocks):
                 c.score += self.weights.named_page
         candidates.sort(key=lambda c: (-c.score, c.chunk.id))
         top = candidates[0].score or 1.0
@@ -214,11 +224,9 @@ class Retriever:
         """The coverage of the best single block, with what stands above it."""
         if len(candidate.blocks) == 1:
             return candidate.coverage
-        context = set(candidate.context)
-        return max(
-            ranking.coverage(query, rarity, context.union(self._analyzer.tokens(indexed_text(block))))
-            for block in candidate.blocks
-        )
+        tokens = (set(self._analyzer.tokens(indexed_text(block))) for block in candidate.blocks)
+        above = self.weights.above
+        return max(ranking.coverage(query, rarity, own, candidate.context, above) for own in tokens)
 
     # -- choosing
 
@@ -265,18 +273,24 @@ class Retriever:
 
     # -- what is known of the whole
 
-    def _refresh(self, query: Query) -> _State:
+    def _refresh(self) -> _State:
         with self._lock:
             state = self._state
             if self._index.refresh(self._store) or state is None:
                 names = [FileName.of(d.id, d.name) for d in self._store.documents() if d.status == "ready"]
-                state = _State(self._store.average_length(), names, {})
-            missing = [term for term in query.terms if term not in state.counts]
-            if missing:
-                counts = state.counts | self._store.word_counts(missing)
-                state = msgspec.structs.replace(state, counts=counts)
-            self._state = state
+                state = self._state = _State(self._store.average_length(), names, {})
             return state
+
+    def _count(self, state: _State, query: Query) -> _State:
+        """`state` with the counts of the query's terms."""
+        missing = [term for term in query.terms if term not in state.counts]
+        if not missing:
+            return state
+        counted = msgspec.structs.replace(state, counts=state.counts | self._store.word_counts(missing))
+        with self._lock:
+            if self._state is state:
+                self._state = counted
+        return counted
 
 
 class _Likeness:
@@ -342,6 +356,13 @@ def _notes(query: Query, state: _State) -> list[str]:
     question."""
     absent = ["".join(run[:1]) for run in query.runs if all(state.counts[term] == 0 for term in run)]
     return [f"Nowhere in these documents: {', '.join(dict.fromkeys(absent))}."] if absent else []
+
+
+def _plain(question: str, folded: str, names: Iterable[FileName]) -> str:
+    """What is asked, without where. The question as it was written, if it names no place: camelCase tells
+    words."""
+    plain = ranking.without_names(folded, names)
+    return question if plain == folded else plain
 
 
 def _check(question: str, k: int) -> None:

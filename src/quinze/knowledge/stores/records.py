@@ -53,6 +53,8 @@ class ChunkRow(msgspec.Struct, frozen=True):
     headings: tuple[str, ...]
     context: str
     body: str
+    page: int | None
+    """Page or slide of the first block."""
     length: int
     """Tokens of the body that are no function words."""
     text_hash: int

@@ -3,7 +3,7 @@
     meta        what the whole base is bound to: the embedder that made its vectors
     documents   one row a file, read or not; `key` is what makes it the same document on the next day
     blocks      what a reader yielded, one row a block
-    chunks      passages: which blocks, their vector (float16), a hash of their text
+    chunks      passages: which blocks, on which page or slide, their vector (float16), a hash of their text
     words       FTS5 over the chunks' tokens (made by fulltext.py); it keeps the index, not the text
     word_counts in how many chunks a token occurs, read from the same index
 
@@ -67,6 +67,7 @@ CREATE TABLE chunks (
     blocks INTEGER NOT NULL,
     start INTEGER NOT NULL,
     stop INTEGER,
+    page INTEGER,
     headings BLOB NOT NULL,
     text_hash INTEGER NOT NULL,
     vector BLOB NOT NULL

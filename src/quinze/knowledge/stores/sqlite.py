@@ -86,10 +86,10 @@ class SQLiteStore(Connections):
         first = last[0] + 1 if last else 1
         halves = vectors.astype("<f2")
         db.executemany(
-            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
-                    first + i, document_id, c.first_block, c.blocks, c.start, c.stop,
+                    first + i, document_id, c.first_block, c.blocks, c.start, c.stop, c.page,
                     msgspec.msgpack.encode(c.headings), c.text_hash, halves[i].tobytes(),
                 )
                 for i, c in enumerate(chunks)
@@ -253,6 +253,16 @@ class SQLiteStore(Connections):
                 "SELECT first_chunk, chunks FROM documents WHERE id = ?", (document_id,)
             ).fetchone()
             return (row[0], row[1]) if row else (0, 0)
+
+    def chunks_on_page(self, document_id: int, page: int) -> list[int]:
+        """The chunks of a document that begin on that page or slide, or on the one before and reach into
+        it."""
+        with self.reading() as db:
+            rows = db.execute(
+                "SELECT id FROM chunks WHERE document_id = ? AND page BETWEEN ? AND ? ORDER BY id",
+                (document_id, page - 1, page),
+            )
+            return [row[0] for row in rows]
 
     def vectors(self, first: int, count: int, dimensions: int) -> tuple[npt.NDArray[np.int64], Vectors]:
         """Ids and vectors of the chunks from id `first` on, `count` of them at most."""
