@@ -17,7 +17,7 @@ from quinze.errors import (
     UnsupportedDocumentError,
 )
 from quinze.knowledge.readers import charset, ole
-from quinze.knowledge.readers.suffixes import CODE, OFFICE, REFUSED, SUFFIXES
+from quinze.knowledge.readers.suffixes import CODE, NAMES, REFUSED, SUFFIXES
 
 _MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "image"), (0, b"\xff\xd8\xff", "image"), (0, b"GIF87a", "image"),
@@ -98,7 +98,7 @@ def encrypted(name: str) -> EncryptedDocumentError:
 
 
 def damaged(name: str, promised: str, reason: str = "") -> DocumentError:
-    what = f"a readable {OFFICE.get(promised, promised)} file"
+    what = f"a readable {NAMES.get(promised, promised)} file"
     return DocumentError(
         f"{name} is not {what}: {reason or 'its content is damaged, or of another kind'}.",
         hint="Fetch it again, or open it in its own program and save it anew.",

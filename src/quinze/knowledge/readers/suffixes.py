@@ -51,7 +51,14 @@ CODE = frozenset(
 )
 """Formats that are source code with a grammar."""
 
-OFFICE = {"docx": "Word", "pptx": "PowerPoint", "xlsx": "Excel", "xlsb": "Excel", "xls": "Excel"}
+NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "docx": "Word", "pptx": "PowerPoint", "xlsx": "Excel", "xlsb": "Excel", "xls": "Excel",
+        "ods": "OpenDocument", "epub": "EPUB", "html": "HTML", "pdf": "PDF", "csv": "CSV", "tsv": "TSV",
+        "markdown": "Markdown", "notebook": "Jupyter", "bash": "shell", "csharp": "C#", "cpp": "C++", "c": "C",
+    }
+)  # fmt: skip
+"""What a person calls a format, where that is not its own name."""
 
 REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
