@@ -224,14 +224,14 @@ def latency(folder: Path) -> None:
         print(
             f"{chunks:,} passages: {cpu:.1f} ms of processor time a question; by the clock p50"
             f" {np.percentile(times, 50):.1f}, p95 {np.percentile(times, 95):.1f}, least {min(times):.1f};"
-            f" first search {opened:.2f} s; {chunks / built:,.0f} passages written a second of processor time;"
-            f" {size:,.0f} MB",
+            f" first search {opened:.2f} s; {chunks / built:,.0f} passages written a second of processor"
+            f" time; {size:,.0f} MB",
             flush=True,
         )
 
 
 def _batches(count: int) -> Iterator[tuple[Block, ...]]:
-    """Half English (600 characters), half Chinese (200) passages, a thousand to a document, each one chunk."""
+    """Half English (600 characters), half Chinese (200) passages, a thousand to a document, each a chunk."""
     english = texts_of("en_wiki_leads.jsonl.xz", count // 2, 600)
     chinese = texts_of("zh_wiki.jsonl.xz", count // 2, 200)
     texts = [text for pair in zip(english, chinese, strict=False) for text in pair]

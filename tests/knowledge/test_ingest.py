@@ -98,6 +98,17 @@ def test_a_moved_file_is_the_same_document(
     assert readers.read_names == ["source/old.txt"]
 
 
+def test_of_two_copies_of_a_moved_file_one_is_new(kb: KnowledgeBase, source: Path, write: Write) -> None:
+    write("old.txt", "content that moves")
+    kb.add([source])
+    (source / "old.txt").unlink()
+    write("one.txt", "content that moves")
+    write("two.txt", "content that moves")
+    report = kb.add([source])
+    assert (report.added, report.updated, report.skipped) == (1, 1, 0)
+    assert names(kb) == ["source/one.txt", "source/two.txt"]
+
+
 def test_a_file_gone_from_its_folder_is_removed(kb: KnowledgeBase, source: Path, write: Write) -> None:
     write("a.txt", "stays")
     write("b.txt", "goes")

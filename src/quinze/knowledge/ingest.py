@@ -198,18 +198,25 @@ class Ingest:
                 file = waiting.get_nowait()
             except queue.Empty:
                 return
-            out.put(self._read(file, out, known.get(file.key), retry))
+            out.put(self._read(file, out.put, known.get(file.key), retry))
 
     def _read(
-        self, file: Found, out: queue.Queue[Outcome | Page], known: Known | None, retry: bool
+        self,
+        file: Found,
+        tell: Callable[[Page], None],
+        known: Known | None,
+        retry: bool,
+        *,
+        moved: bool = True,
     ) -> Outcome:
+        """What is in the file; no document if its content is known, or (`moved`) it was only moved."""
         begun = time.perf_counter()
 
         def on_page(page: int, pages: int | None) -> None:
             now = time.monotonic()
             if now - self._told.get(file.key, 0.0) >= EVENT_SECONDS:
                 self._told[file.key] = now
-                out.put(Page(file, page or None, pages))
+                tell(Page(file, page or None, pages))
 
         sha256 = ""
         document = None
@@ -218,9 +225,9 @@ class Ingest:
             sha256 = hash_file(file.path, self._stop)
             if known is not None and known.sha256 == sha256 and not _ask_again(file, known, retry):
                 return Outcome(file, sha256, time.perf_counter() - begun)
-            if known is None and self._moved_from(file, sha256) is not None:
+            if moved and known is None and self._moved_from(file, sha256) is not None:
                 return Outcome(file, sha256, time.perf_counter() - begun)
-            out.put(Page(file, None, None))
+            tell(Page(file, None, None))
             document = self._readers.read(file.path, name=file.name, progress=on_page, cancel=self._stop)
         except OSError as refused:
             error = DocumentError(
@@ -238,11 +245,8 @@ class Ingest:
         if file.is_upload:
             return None
         for other in self._store.same_content(sha256):
-            if (
-                other.key.startswith("path:")
-                and other.path != file.shown_path
-                and not Path(other.path).exists()
-            ):
+            by_path = other.key.startswith("path:") and other.status == "ready"
+            if by_path and other.path != file.shown_path and not Path(other.path).exists():
                 return other
         return None
 
@@ -275,8 +279,8 @@ class Ingest:
         moved = None if before is not None else self._moved_from(file, outcome.sha256)
         same = before or moved
         if same is None:
-            # Another process removed it meanwhile; the next add will read it.
-            self._skip(file)
+            # Another file of the same content was faster, so this one is a document of its own.
+            self._take(self._read(file, lambda _: None, None, retry=False, moved=False), {})
             return
         self._store.touch(
             same.id,
