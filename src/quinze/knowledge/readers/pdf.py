@@ -18,11 +18,11 @@ import pypdfium2.raw as pdfium
 from quinze.errors import DocumentError, EncryptedDocumentError
 from quinze.knowledge.document import Block, Box, Document
 from quinze.knowledge.readers.pdf_blocks import PageContent, build_blocks, first_title
-from quinze.knowledge.readers.pdf_columns import read_lines
+from quinze.knowledge.readers.pdf_columns import read_columns, read_lines
 from quinze.knowledge.readers.pdf_glyphs import Frame, Glyphs, Run, page_transform, read_glyphs
 from quinze.knowledge.readers.pdf_headings import outline_key
 from quinze.knowledge.readers.pdf_notes import read_notes
-from quinze.knowledge.readers.pdf_tables import TableFinder
+from quinze.knowledge.readers.pdf_tables import TableFinder, without_straddlers
 from quinze.knowledge.readers.report import Report
 
 OCR_DPI = 150
@@ -125,7 +125,8 @@ def _read_page(
 def _layout(content: PageContent, glyphs: Glyphs, finder: TableFinder) -> None:
     for turns, runs in glyphs.runs.items():
         if turns == 0:
-            content.tables = finder.tables(content.number, content.frame.width, content.frame.height, runs)
+            tables = finder.tables(content.number, content.frame.width, content.frame.height, runs)
+            content.tables = without_straddlers(tables, read_columns(runs) if tables else [])
             runs = [run for run in runs if not any(table.holds(run) for table in content.tables)]
             for at, table in enumerate(content.tables):
                 size = (table.y1 - table.y0) / max(1, len(table.rows))

@@ -56,14 +56,18 @@ def is_cjk(char: str) -> bool:
 
 def read_lines(runs: Sequence[Run]) -> list[Line]:
     """All lines of a page in reading order, each with the number of its column."""
-    if not runs:
-        return []
-    found: list[list[Run]] = []
-    _order(list(runs), found, depth=0)
     lines: list[Line] = []
-    for column, members in enumerate(found):
+    for column, members in enumerate(read_columns(runs)):
         lines.extend(_attach_scripts([line for band in _bands(members) for line in _lines(band, column)]))
     return lines
+
+
+def read_columns(runs: Sequence[Run]) -> list[list[Run]]:
+    """The columns of a page, and what stands between them, in reading order."""
+    found: list[list[Run]] = []
+    if runs:
+        _order(list(runs), found, depth=0)
+    return found
 
 
 def _attach_scripts(lines: list[Line]) -> list[Line]:

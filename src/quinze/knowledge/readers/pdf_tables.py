@@ -99,6 +99,17 @@ class TableFinder:
         return self._found.get(page)
 
 
+def without_straddlers(tables: Sequence[Table], columns: Sequence[Sequence[Run]]) -> list[Table]:
+    """The tables, without those made of neighbouring lines of two columns of text, a part of each."""
+    kept = []
+    for table in tables:
+        touched = [column for column in columns if any(table.holds(run) for run in column)]
+        inside = sum(table.holds(run) for column in touched for run in column)
+        if len(touched) < 2 or inside > 0.5 * sum(map(len, touched)):
+            kept.append(table)
+    return kept
+
+
 def _table(block: Any, runs: Sequence[Run]) -> Table | None:
     rows = [row for row in [block.header, *(block.rows or [])] if row]
     texts = [cell.text.strip() for row in rows for cell in row if cell.text.strip()]
