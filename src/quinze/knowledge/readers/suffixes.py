@@ -55,7 +55,8 @@ NAMES: Mapping[str, str] = MappingProxyType(
     {
         "docx": "Word", "pptx": "PowerPoint", "xlsx": "Excel", "xlsb": "Excel", "xls": "Excel",
         "ods": "OpenDocument", "epub": "EPUB", "html": "HTML", "pdf": "PDF", "csv": "CSV", "tsv": "TSV",
-        "markdown": "Markdown", "notebook": "Jupyter", "bash": "shell", "csharp": "C#", "cpp": "C++", "c": "C",
+        "markdown": "Markdown", "notebook": "Jupyter", "bash": "shell", "csharp": "C#", "cpp": "C++",
+        "c": "C",
     }
 )  # fmt: skip
 """What a person calls a format, where that is not its own name."""
