@@ -10,6 +10,7 @@ import numpy as np
 import pypdfium2
 import pytest
 from PIL import Image
+from reportlab.pdfgen import canvas
 
 from quinze.knowledge.document import Block, BlockKind, Document
 from quinze.knowledge.readers import image, ocr, pdf
@@ -108,3 +109,24 @@ def test_aligned_cells_become_table_rows(shared: Shared, tmp_path: Path) -> None
     assert pressure.header == ("Measurement", "Value", "Normal Range", "Status")
     assert pressure.place.heading[-1] == "VITAL SIGNS"
     assert ("Heart Rate", "78 bpm", "60-100 bpm", "NORMAL") in rows
+
+
+def test_a_picture_on_a_page_of_text_is_read_where_it_stands(shared: Shared, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.pdf"
+    page = canvas.Canvas(str(path), pagesize=(600, 800))
+    for n in range(6):
+        page.drawString(60, 740 - 16 * n, f"Line {n} of the running text, which is no picture at all.")
+    picture = shared("data/documents/made/ocr_zh_clean.png")
+    page.drawImage(str(picture), 60, 300, width=480, height=480 * 540 / 1104)
+    page.save()
+    document = pdf.read(path, Report("mixed.pdf"))
+    typed = [b for b in document.blocks if b.place.part is None]
+    seen = [b for b in document.blocks if b.place.part == "ocr"]
+    assert "Line 5 of the running text" in typed[-1].text
+    truth = shared("data/documents/made/ocr_zh_clean.gt.txt").read_text(encoding="utf-8")
+    assert error_rate("".join(b.text for b in seen), truth) <= 0.01
+    bottom, top = 1 - 300 / 800, 1 - (300 + 480 * 540 / 1104) / 800
+    for block in seen:
+        [box] = block.place.boxes
+        assert top <= box.top < box.bottom <= bottom
+        assert box.left >= 0.1

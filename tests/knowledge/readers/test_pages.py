@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pypdfium2
 import pytest
 from PIL import Image
 
@@ -44,6 +45,26 @@ def test_a_pdf_page_is_drawn_and_boxes_hug_their_ink(name: str, shared: Shared) 
         assert within > 0.05, block.text
         assert around < 0.05, block.text
     assert len(blocks) > 8
+
+
+@pytest.mark.parametrize("turned", [0, 90, 180, 270])
+def test_boxes_are_fractions_of_the_page_as_it_is_seen(turned: int, tmp_path: Path, shared: Shared) -> None:
+    """Cut to a crop box and turned by /Rotate, the boxes still lie on their words."""
+    document = pypdfium2.PdfDocument(shared("data/documents/made/onecol.pdf"))
+    page = document[0]
+    page.set_cropbox(60, 300, 560, 800)
+    page.set_rotation(turned)
+    path = tmp_path / "cut.pdf"
+    document.save(path)
+    png = picture(render_page(path, "pdf", 1, 1_400))
+    blocks = pdf.read(path, Report("cut.pdf")).blocks
+    found = [b for b in blocks if "SN-48213-KX" in b.text or "1,250,000" in b.text]
+    assert len(found) == 3
+    assert not any("HEADER-MARK" in b.text for b in blocks), "what the crop box hides is not seen"
+    for block in found:
+        within, around = ink(block, png)
+        assert within > 0.05, block.text
+        assert around < 0.05, block.text
 
 
 def test_an_image_is_shown_and_never_enlarged(shared: Shared) -> None:
