@@ -1,4 +1,4 @@
-"""Documents damaged at random: whatever is broken in them, what comes out is text or a reason in our own words."""
+"""Documents damaged at random: whatever is broken, what comes out is text or a reason in our own words."""
 
 from __future__ import annotations
 

@@ -88,8 +88,13 @@ class Readers:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for slot in (*self._reading, *self._drawing):
-            slot.kill()
+            for slot in (*self._reading, *self._drawing):
+                # The pipes of a child at work are closed by the thread that reads from them, and by no other:
+                # their numbers might be another file's a moment later.
+                if slot.taken and slot.child is not None:
+                    slot.child.process.kill()
+                else:
+                    slot.kill()
         self._starter.shutdown(wait=True)
 
     def __enter__(self) -> Readers:
@@ -111,7 +116,7 @@ class Readers:
                 child = slot.child
                 fresh = child is None or not child.alive
                 if child is None or fresh:
-                    child = slot.child = self._starter.submit(_Child, self.limits.memory).result()
+                    child = slot.child = self._start(request.name)
                     child.wait_until_ready()
                 try:
                     reply = _Watch(child, request, limits, progress, cancel).reply()
@@ -132,6 +137,17 @@ class Readers:
         if isinstance(reply, protocol.Failed):
             raise _ERRORS.get(reply.code, DocumentError)(reply.message, hint=reply.hint)
         return reply
+
+    def _start(self, name: str) -> _Child:
+        with self._changed:
+            if self._closed:
+                raise ReadingCancelledError(f"Reading {name} was cancelled.")
+            starting = self._starter.submit(_Child, self.limits.memory)
+        child = starting.result()
+        if self._closed:
+            child.kill()
+            raise ReadingCancelledError(f"Reading {name} was cancelled.")
+        return child
 
     @contextlib.contextmanager
     def _slot(self, slots: list[_Slot], name: str, cancel: threading.Event | None) -> Iterator[_Slot]:
