@@ -188,3 +188,18 @@ def test_odd_questions_are_answered_or_not_but_never_crash(
 ) -> None:
     shelf.put("bread.md", paragraph(BREAD))
     assert answer(question, shelf, None).kind in ("quoted", "none")
+
+
+@pytest.mark.parametrize(
+    ("question", "row"), [("Denmark 的首都是哪里？", "A3:C3"), ("What is the price of 密封件?", "A5:B5")]
+)
+def test_the_glossary_finds_columns_named_in_the_other_language(
+    question: str, row: str, shelf: Any, rows: Callable[..., Any]
+) -> None:
+    countries = [["Country", "Capital", "Area"], ["Austria", "Vienna", "83"], ["Denmark", "Copenhagen", "42"]]
+    shelf.put("countries.xlsx", *rows("Europe", *countries))
+    shelf.put(
+        "零件.xlsx",
+        *rows("零件", ["品名", "单价"], ["轴承", "3"], ["叶轮", "9"], ["垫片", "1"], ["密封件", "7"]),
+    )
+    assert answer(question, shelf, None).citations[0].anchor.cells == row

@@ -31,8 +31,8 @@ SIMILAR, SCATTERED = 0.7, 0.3
 FOREIGN = 0.25
 """What a Chinese word of the question weighs in a text without Chinese."""
 LACKING = 0.65
-"""What coverage is worth of a passage without a number of the question (SKU-9201 is not SKU-9999), or with its
-names, but nothing of what is asked about them."""
+"""What coverage is worth of a passage without a number of the question (SKU-9201 is not SKU-9999), or with
+its names, but nothing of what is asked about them."""
 NAMED = 0.3
 """Added to the score of what stands in a file that the question names."""
 LONG_SENTENCE = 300
@@ -161,8 +161,8 @@ class Evidence:
         for word, weight in self._weights:
             if ignored.issuperset(word.terms):
                 continue
-            unlikely = foreign and is_han(word.terms[0])
             worth = found(word, places)
+            unlikely = foreign and is_han(word.terms[0]) and not worth
             total += weight * FOREIGN if unlikely else weight
             got += worth * (weight * FOREIGN if unlikely else weight)
             lacks_number |= not worth and is_number(word.terms[0]) and len(word.terms[0]) > 1
@@ -256,7 +256,7 @@ def found(word: Word, places: Sequence[tuple[float, set[str]]]) -> float:
 
 def agreement(word: Word, terms: set[str]) -> float:
     """1 if the word is among the terms, less if only something like it is."""
-    if not terms.isdisjoint(word.terms):
+    if not terms.isdisjoint(word.terms) or not terms.isdisjoint(word.translations):
         return 1.0
     first = word.terms[0]
     if is_han(first):
@@ -286,11 +286,12 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _rarity(word: Word, holders: int, total: int) -> float:
-    """Towards 0.3 for a word that every hit of many has, 1 for one that none has.
+    """Towards 0.45 for a word that every hit has, 1 for one that none has.
 
-    A Chinese pair that none has may be no word at all, but the end of one and the beginning of the next.
+    A Chinese pair that none has may be no word at all, but the end of one and the beginning of the next;
+    hardly so at the end of a phrase.
     """
     if not holders and is_han(word.terms[0]):
-        return 0.5
+        return 0.5 if len(word.terms) > 1 else 0.8
     all_passages = total + UNSEEN
-    return 0.3 + 0.7 * math.log(all_passages / (holders + 1)) / math.log(all_passages)
+    return 0.45 + 0.55 * math.log(all_passages / (holders + 1)) / math.log(all_passages)

@@ -162,7 +162,13 @@ def _too_near(one: Quote, other: Quote, best: float) -> bool:
     if one.hit.document_id != other.hit.document_id:
         return False
     overlaps = one.block == other.block and (one.text in other.text or other.text in one.text)
-    return overlaps or one.score < best * CLOSE_BESIDE
+    return overlaps or one.score < best * CLOSE_BESIDE or _differs_in_number_only(one, other)
+
+
+def _differs_in_number_only(one: Quote, other: Quote) -> bool:
+    """Whether two sentences of a document are the same but for their numbering."""
+    rows = one.place.row or one.place.cells
+    return not rows and re.sub(r"[\W\d_]", "", one.text) == re.sub(r"[\W\d_]", "", other.text)
 
 
 def _squeezed(text: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quinze.knowledge.fulltext import Analyzer
+from quinze.rag.glossary import other_language
 
 Language = Literal["en", "zh"]
 Kind = Literal["number", "date", "person", "reason", "code"]
@@ -25,6 +26,7 @@ workbook whether explain exact belong come
 _ASKING_ZH = """
 什么 哪里 文中 文档 文件 提到 叫做 名称 名字 根据 关于 介绍 说明 一下 函数 方法 演示 示文 文稿 幻灯
 灯片 表格 作表 扫描 描件 图片 照片 海报 网页 图表 单元 元格 截图 第几 里面 写了 写的
+作用 用途 意义 含义 意思 内容 情况 具体 多久 规定
 """
 ASKING = frozenset(f"{_ASKING_EN} {_ASKING_ZH}".split())
 """Stems and pairs with which people ask, or say in what sort of document: answers seldom repeat them."""
@@ -61,6 +63,8 @@ class Word:
     """Any of these tokens in a text is the word: a Chinese character is found by either of its pairs."""
     weight: float
     """Before its rarity is considered."""
+    translations: tuple[str, ...] = ()
+    """Tokens of the other language with its meaning."""
 
     @property
     def is_name(self) -> bool:
@@ -76,7 +80,7 @@ class Question:
     words: tuple[Word, ...]
     kinds: frozenset[Kind]
     terms: frozenset[str]
-    """Every term of its words."""
+    """Every term of its words, translations too."""
 
 
 def read_question(text: str, analyzer: Analyzer) -> Question:
@@ -87,11 +91,17 @@ def read_question(text: str, analyzer: Analyzer) -> Question:
     query = analyzer.query(text)
     shared = Counter(term for run in query.runs for term in run)
     names = _names(text, analyzer)
-    words = tuple(Word(run, _weight(run, shared, names)) for run in query.runs)
+    glossary = other_language(analyzer)
+    words = tuple(
+        Word(
+            run, _weight(run, shared, names), tuple(other for term in run for other in glossary.get(term, ()))
+        )
+        for run in query.runs
+    )
     kinds: set[Kind] = {
         kind for kind, (en, zh) in _KINDS.items() if re.search(en, text, re.IGNORECASE) or re.search(zh, text)
     }
-    terms = frozenset(term for word in words for term in word.terms)
+    terms = frozenset(term for word in words for term in (*word.terms, *word.translations))
     return Question(text, language_of(text), words, frozenset(kinds), terms)
 
 
