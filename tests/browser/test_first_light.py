@@ -193,6 +193,7 @@ def test_words_are_readable_on_their_ground(visit: Callable[..., Page], dark: bo
         for ground in ("paper", "surface", "sunken")
     ]
     pairs += [(f"{status}", f"{status}-soft") for status in ("verbatim", "supported", "weak", "unsupported")]
+    pairs += [("surface", status) for status in ("verbatim", "supported", "weak", "unsupported")]
     pairs += [("accent-ink", "accent"), ("paper", "ink"), ("ink", "mark")]
     for ink, ground in pairs:
         ratio = page.evaluate(CONTRAST, [f"--{ink}", f"--{ground}"])
