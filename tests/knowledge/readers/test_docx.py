@@ -215,3 +215,21 @@ def test_footnotes_follow_their_paragraph(tmp_path: Path, readers: Readers) -> N
         ("note", "On the first day.", "footnote"),
         ("paragraph", "Next.", None),
     ]
+
+
+def test_chapters_without_a_style_are_headings_all_the_same(tmp_path: Path, readers: Readers) -> None:
+    body = "".join(
+        f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" for text in ("第三章 附则", "本规定自发布之日起施行。")
+    )
+    heading, rule = readers.read(write_docx(tmp_path / "a.docx", body)).blocks
+    assert (heading.kind, heading.level) == (BlockKind.HEADING, 2)
+    assert rule.place.heading == ("第三章 附则",)
+
+
+def test_a_damaged_side_part_costs_only_itself(tmp_path: Path, readers: Readers) -> None:
+    path = write_docx(
+        tmp_path / "a.docx", "<w:p><w:r><w:t>Body</w:t></w:r></w:p>", styles="<w:styles", comments="\0"
+    )
+    document = readers.read(path)
+    assert [block.text for block in document.blocks] == ["Body"]
+    assert {warning.split()[0] for warning in document.warnings} == {"word/styles.xml", "word/comments.xml"}

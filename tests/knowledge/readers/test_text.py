@@ -125,3 +125,20 @@ def test_utf8_is_always_read_as_itself(content: str) -> None:
 def test_the_language_is_told_or_left_open(content: str, language: str) -> None:
     blocks = [Block(BlockKind.PARAGRAPH, content, Place())]
     assert language_of(blocks) == language
+
+
+def test_chapters_of_a_plain_book_are_headings(tmp_path: Path, readers: Readers) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text(
+        "第一编 总则\n第一章 基本规定\n第一条 为了保护权益，制定本法。\n\n"
+        "Chapter II. The Sea\nWe sailed at dawn.\n"
+        "第二章的内容比第一章更长。\nPart of it was lost.\n",
+        "utf-8",
+    )
+    blocks = readers.read(path).blocks
+    assert [(block.text, block.level) for block in blocks if block.level] == [
+        ("第一编 总则", 1), ("第一章 基本规定", 2), ("Chapter II. The Sea", 2),
+    ]  # fmt: skip
+    assert blocks[2].place.heading == ("第一编 总则", "第一章 基本规定")
+    assert blocks[2].place.lines == (3, 3)
+    assert blocks[-1].text.endswith("Part of it was lost.")

@@ -18,6 +18,7 @@ from quinze.knowledge.readers.charts import chart_blocks
 from quinze.knowledge.readers.docx_numbering import Numbering, Style, W, integer, read_styles, value
 from quinze.knowledge.readers.docx_tables import Cell, header_rows, read_rows
 from quinze.knowledge.readers.docx_text import A, Text, numbering_of, paragraphs_in, read_text
+from quinze.knowledge.readers.outline import outline_level
 from quinze.knowledge.readers.packed import Element, Package, own_text
 from quinze.knowledge.readers.report import Report
 from quinze.knowledge.readers.tables import Headings, heading_block, merge_names, row_block
@@ -158,6 +159,9 @@ class _Story:
             if place.part is None:
                 return heading_block(style.outline + 1, text, place, self._headings)
             return Block(BlockKind.PARAGRAPH, text, place)
+        level = outline_level(text) if paragraph.label is None and place.part is None else None
+        if level is not None and not style.is_contents:
+            return heading_block(level, text, place, self._headings)
         if style.is_contents:
             place = msgspec.structs.replace(place, part="contents")
             return Block(BlockKind.LIST_ITEM, " ".join(text.split("\t")), place, level=1)

@@ -1,4 +1,4 @@
-"""Plain text: paragraphs with their lines, in any encoding.
+"""Plain text: paragraphs with their lines and the chapters above them, in any encoding.
 
 A paragraph is a run of lines without a blank one. Lines that were wrapped by hand are joined again; lists,
 logs, subtitles, JSON and the like keep theirs. What is longer than a page is divided, for a citation should
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from quinze.knowledge.document import Block, BlockKind, Document, Place
 from quinze.knowledge.readers import charset
+from quinze.knowledge.readers.outline import outline_level
 from quinze.knowledge.readers.report import Report
+from quinze.knowledge.readers.tables import Headings, heading_block
 
 PROSE = frozenset({"", ".txt", ".text", ".asc", ".me", ".readme"})
 """Suffixes of files whose lines may have been wrapped by hand."""
@@ -23,30 +25,33 @@ LONGEST = 2000
 _WIDE = frozenset("WFA")
 _BREAK = re.compile(r"(?<=[。！？；!?;])|(?<=[.,，、：:])\s|\s")
 _LIST = re.compile(r"\s*([-*•·+>|]|\d{1,3}[.)、]|[(（]?[\da-zA-Z一二三四五六七八九十]{1,3}[)）])\s*\S")
-_NUMBERED_LINE = re.compile(
-    r"^(第[一二三四五六七八九十百千零〇\d]+[编章节条款回卷]|chapter\s+[\divxlc]+\b)", re.IGNORECASE
-)
 
 
 def read(path: Path, report: Report) -> Document:
     text = charset.read_text(path, report)
     wrapped = path_suffix(report.name) in PROSE
-    blocks = tuple(
-        Block(BlockKind.PARAGRAPH, piece, Place(lines=lines))
-        for lines, piece in paragraphs(text, report, wrapped=wrapped)
-    )
-    return Document(report.format or "text", blocks)
+    headings = Headings()
+    blocks: list[Block] = []
+    for lines, piece in paragraphs(text, report, wrapped=wrapped):
+        level = outline_level(piece) if wrapped else None
+        if level is not None:
+            blocks.append(heading_block(level, piece, Place(lines=lines), headings))
+        else:
+            blocks.append(Block(BlockKind.PARAGRAPH, piece, Place(lines=lines, heading=headings.path)))
+    return Document(report.format or "text", tuple(blocks))
 
 
 def paragraphs(text: str, report: Report, *, wrapped: bool) -> Iterator[tuple[tuple[int, int], str]]:
     """((first line, last line), text) of each paragraph, none longer than LONGEST."""
-    first, lines = 1, list[str]()
+    first, lines, after_heading = 1, list[str](), False
     for number, line in enumerate([*text.split("\n"), ""], start=1):
         blank = not line.strip()
-        if lines and (blank or (wrapped and _NUMBERED_LINE.match(line.strip()))):
+        is_heading = wrapped and not blank and outline_level(line.strip()) is not None
+        if lines and (blank or is_heading or after_heading):
             report.tick()
             yield from _divided(first, lines, wrapped=wrapped)
             lines = []
+        after_heading = is_heading
         if not blank:
             if not lines:
                 first = number

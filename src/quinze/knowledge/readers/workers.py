@@ -117,7 +117,6 @@ class Readers:
                 fresh = child is None or not child.alive
                 if child is None or fresh:
                     child = slot.child = self._start(request.name)
-                    child.wait_until_ready()
                 try:
                     reply = _Watch(child, request, limits, progress, cancel).reply()
                 except _GoneError as gone:
@@ -144,6 +143,11 @@ class Readers:
                 raise ReadingCancelledError(f"Reading {name} was cancelled.")
             starting = self._starter.submit(_Child, self.limits.memory)
         child = starting.result()
+        try:
+            child.wait_until_ready()
+        except StorageError:
+            if not self._closed:
+                raise
         if self._closed:
             child.kill()
             raise ReadingCancelledError(f"Reading {name} was cancelled.")
