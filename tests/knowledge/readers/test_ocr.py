@@ -130,3 +130,40 @@ def test_a_picture_on_a_page_of_text_is_read_where_it_stands(shared: Shared, tmp
         [box] = block.place.boxes
         assert top <= box.top < box.bottom <= bottom
         assert box.left >= 0.1
+
+
+def undecodable(path: Path, lines: list[str]) -> None:
+    """A PDF that shows `lines` and says of each letter that it is a character of nobody's alphabet."""
+    cmap = (
+        "/CIDInit /ProcSet findresource begin begincmap /CMapName /X def /CMapType 2 def "
+        "1 begincodespacerange <00> <FF> endcodespacerange "
+        "1 beginbfrange <00> <FF> <E000> endbfrange endcmap end"
+    )
+    drawn = "BT /F1 20 Tf 60 700 Td 30 TL " + " ".join(f"({line}) Tj T*" for line in lines) + " ET"
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents 5 0 R "
+        "/Resources << /Font << /F1 4 0 R >> >> >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 6 0 R >>",
+        f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream",
+        f"<< /Length {len(cmap)} >>\nstream\n{cmap}\nendstream",
+    ]
+    body, offsets = "%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        offsets.append(len(body))
+        body += f"{number} 0 obj\n{content}\nendobj\n"
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
+    size = len(objects) + 1
+    body += f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n<< /Size {size} /Root 1 0 R >>\n"
+    path.write_text(f"{body}startxref\n{body.index('xref')}\n%%EOF")
+
+
+def test_text_that_cannot_be_decoded_is_read_from_the_picture_of_the_page(tmp_path: Path) -> None:
+    path = tmp_path / "broken.pdf"
+    lines = ["The serial number is SN-48213-KX.", "Section 4.2 limits liability to EUR 1,250,000."]
+    undecodable(path, lines)
+    report = Report("broken.pdf")
+    document = pdf.read(path, report)
+    assert error_rate(" ".join(b.text for b in document.blocks), " ".join(lines)) <= 0.02
+    assert "page 1: its text cannot be decoded" in report.warnings[0]

@@ -93,33 +93,28 @@ def _read_page(
     report.page(number, count)
     try:
         page = document[number - 1]
+        try:
+            return _content(document, page, number, finder, report)
+        finally:
+            page.close()
     except pypdfium2.PdfiumError:
         report.warn(f"page {number}: damaged, left out")
         return None
-    try:
-        width, height = page.get_size()
-        content = PageContent(number, Frame(max(width, 0.1), max(height, 0.1)))
-        glyphs = read_glyphs(page)
-        content.notes = read_notes(document, page)
-        regions = list(_ocr_regions(page, glyphs))
-        if regions == [_WHOLE] and not glyphs.broken:
-            regions = regions if _shows_something(page) else []
-        recognized: list[Block] = []
-        for region in regions:
-            recognized.extend(_ocr(page, number, region, report))
-        if glyphs.broken and recognized:
-            report.warn(
-                f"page {number}: its text cannot be decoded, it was read from the picture of the page"
-            )
-        elif glyphs.broken:
-            report.warn(f"page {number}: its text cannot be decoded")
-        content.ocr = recognized
-        if glyphs.broken and recognized:
-            return content
+
+
+def _content(document: Any, page: Any, number: int, finder: TableFinder, report: Report) -> PageContent:
+    width, height = page.get_size()
+    content = PageContent(number, Frame(max(width, 0.1), max(height, 0.1)))
+    glyphs = read_glyphs(page)
+    content.notes = read_notes(document, page)
+    for region in _ocr_regions(page, glyphs):
+        content.ocr.extend(_ocr(page, number, region, report))
+    if glyphs.broken:
+        how = "it was read from the picture of the page" if content.ocr else "and OCR found no words"
+        report.warn(f"page {number}: its text cannot be decoded; {how}")
+    if not (glyphs.broken and content.ocr):
         _layout(content, glyphs, finder)
-        return content
-    finally:
-        page.close()
+    return content
 
 
 def _layout(content: PageContent, glyphs: Glyphs, finder: TableFinder) -> None:
@@ -143,7 +138,7 @@ def _ocr_regions(page: Any, glyphs: Glyphs) -> Iterator[Box]:
     """The parts of a page whose text is only a picture of text."""
     pictures = list(_pictures(page, glyphs.frame))
     if glyphs.broken or glyphs.count < FEW_GLYPHS:
-        if glyphs.broken or pictures or glyphs.count == 0:
+        if glyphs.broken or pictures or (glyphs.count == 0 and _shows_something(page)):
             yield _WHOLE
         return
     runs = [
@@ -240,7 +235,7 @@ def _outline(document: Any) -> dict[tuple[int, str], int]:
 
 _PROGRAMS_OWN = re.compile(
     r"\.(docx?|pptx?|xlsx?|tex|indd|qxd|pdf|dvi|rtf|png|jpe?g)$"
-    r"|^(\(?anonymous\)?$|untitled|microsoft word|slide 1)",
+    r"|^(\(?anonymous\)?$|untitled|microsoft word|powerpoint pres|slide 1)",
     re.IGNORECASE,
 )
 

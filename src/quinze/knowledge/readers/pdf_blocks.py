@@ -74,7 +74,7 @@ def build_blocks(pages: Sequence[PageContent], outline: Mapping[tuple[int, str],
         blocks.extend(_chrome(page, marked, "footer"))
         blocks.extend(_aside(page, style))
         # What a picture says stands below the heading that was last above it.
-        blocks.extend(_below(block, path) for block in page.ocr)
+        blocks.extend(_below(block, path, len(page.tables)) for block in page.ocr)
         blocks.extend(_notes(page, path))
     return blocks
 
@@ -139,8 +139,9 @@ def _aside(page: PageContent, style: Style) -> Iterator[Block]:
             yield Block(BlockKind.PARAGRAPH, text, place)
 
 
-def _below(block: Block, path: Path) -> Block:
-    place = msgspec.structs.replace(block.place, heading=_titles(path) + block.place.heading)
+def _below(block: Block, path: Path, tables: int) -> Block:
+    table = block.place.table + tables if block.place.table is not None else None
+    place = msgspec.structs.replace(block.place, heading=_titles(path) + block.place.heading, table=table)
     return msgspec.structs.replace(block, place=place)
 
 
