@@ -28,6 +28,11 @@ CONTENT_PAIRS = frozenset(
 )
 """Words that hold a function character and mean something all the same."""
 
+FAINT_WORDS = frozenset(
+    "need want must get give show find say list mean may might shall take make use tell describ".split()  # noqa: SIM905
+)
+"""Stems that say little in a question, however rare they are where it is asked."""
+
 ENGLISH_QUESTION = (
     r"\bhow (?:long|many|much|often|far|old|big|tall|high|deep|large|soon)\b"
     r"|\b(?:please|tell me|according to|what kinds? of|what sorts? of|what time)\b"

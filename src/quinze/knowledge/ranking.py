@@ -22,9 +22,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from quinze.embeddings.folding import CJK, fold
-from quinze.embeddings.function_words import FUNCTION_CHARACTERS, FUNCTION_WORDS
+from quinze.embeddings.function_words import FAINT_WORDS, FUNCTION_CHARACTERS, FUNCTION_WORDS
 from quinze.knowledge.document import Place
 from quinze.knowledge.fulltext import Query
+
+FAINT = 0.4
+"""Share of its weight that a faint word ("need", "find") keeps."""
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -62,8 +65,9 @@ class Collection(msgspec.Struct, frozen=True):
     """In how many passages a term stands."""
 
     def idf(self, term: str) -> float:
-        count = self.counts.get(term, 0)
-        return math.log1p((self.passages - count + 0.5) / (count + 0.5)) if count <= self.passages else 0.0
+        count = min(self.counts.get(term, 0), self.passages)
+        idf = math.log1p((self.passages - count + 0.5) / (count + 0.5))
+        return FAINT * idf if term in FAINT_WORDS else idf
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -109,7 +113,10 @@ def rarity(query: Query, collection: Collection, weights: Weights) -> dict[str, 
     found = {}
     for term in query.terms:
         count = max(collection.counts.get(term, 0), 1)
-        found[term] = 0.2 + math.log1p(max(collection.passages - count, 0) / (count + 0.5))
+        # The root, because a word may be rare for no good reason: nobody else happened to write "requires".
+        found[term] = 0.2 + math.sqrt(math.log1p(max(collection.passages - count, 0) / (count + 0.5)))
+        if term in FAINT_WORDS:
+            found[term] *= FAINT
         if term in query.numbers:
             found[term] *= weights.numbers
     return found
