@@ -1,6 +1,7 @@
 """Knowledge search: how good, how fast.
 
-    python benchmarks/knowledge_search.py quality    Cranfield: words, vectors, fused; peer: bm25s
+    python benchmarks/knowledge_search.py quality    Cranfield: words, vectors, fused; the peer is bm25s
+    python benchmarks/knowledge_search.py similarity STS-B: Spearman of the hashing embedder
     python benchmarks/knowledge_search.py embed      texts a second of the hashing embedder
     python benchmarks/knowledge_search.py latency    milliseconds a question at 10,000 and 100,000 passages
 
@@ -12,6 +13,7 @@ The peer is optional: pip install bm25s PyStemmer. Rows go to docs/benchmarks.md
 
 from __future__ import annotations
 
+import csv
 import lzma
 import math
 import os
@@ -22,9 +24,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from quinze.embeddings.hashing import HashingEmbedder
 from quinze.knowledge.chunking import chunk_document
@@ -37,6 +41,7 @@ from quinze.knowledge.stores.records import Entry
 from quinze.knowledge.stores.sqlite import SQLiteStore
 
 ROOT = Path(__file__).resolve().parent.parent
+Numbers = npt.NDArray[np.floating[Any]]
 SHARED = (ROOT / os.environ.get("QUINZE_SHARED", "../shared")).resolve()
 
 
@@ -153,6 +158,30 @@ def bm25s_search(data: Cranfield) -> Callable[[str], Sequence[int]] | None:
     return search
 
 
+def similarity(_: Path) -> None:
+    """STS-B, development sets: does the likeness of two sentences rank pairs as people do?"""
+    for language in ("en", "zh"):
+        path = SHARED / f"data/retrieval/stsb/stsb-{language}-dev.csv"
+        if not path.is_file():
+            sys.exit(f"{path} is not here; set QUINZE_SHARED.")
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file) if re.fullmatch(r"[\d.]+", row[2])]
+        left, right = (_EMBEDDER.embed([row[side] for row in rows]) for side in (0, 1))
+        found, people = (left * right).sum(axis=1), np.array([float(row[2]) for row in rows])
+        print(f"{language}: Spearman {_rank_correlation(found, people):.3f} over {len(rows):,} pairs")
+
+
+def _rank_correlation(a: Numbers, b: Numbers) -> float:
+    def ranks(x: Numbers) -> Numbers:
+        _, place, count = np.unique(x, return_inverse=True, return_counts=True)
+        # Equal values share the mean of their ranks.
+        mean = np.cumsum(count) - (count - 1) / 2
+        ranked: Numbers = mean[place]
+        return ranked
+
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+
+
 # -- speed
 
 
@@ -243,7 +272,12 @@ def _batches(count: int) -> Iterator[tuple[Block, ...]]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    what: Mapping[str, Callable[[Path], None]] = {"quality": quality, "embed": embed, "latency": latency}
+    what: Mapping[str, Callable[[Path], None]] = {
+        "quality": quality,
+        "similarity": similarity,
+        "embed": embed,
+        "latency": latency,
+    }
     for name in arguments or list(what):
         if name not in what:
             sys.exit(__doc__)
