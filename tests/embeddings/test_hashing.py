@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quinze.embeddings.folding import fold
@@ -23,6 +23,7 @@ def likeness(a: str, b: str) -> float:
     return float(left @ right)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=8))
 def test_every_vector_has_length_one_or_is_zero(texts: list[str]) -> None:
     vectors = EMBEDDER.embed(texts)
@@ -32,6 +33,7 @@ def test_every_vector_has_length_one_or_is_zero(texts: list[str]) -> None:
     assert all(abs(norm - 1) < 1e-5 or norm == 0 for norm in norms)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6))
 def test_a_text_has_the_same_vector_in_any_company(texts: list[str]) -> None:
     together = EMBEDDER.embed(texts)
@@ -110,6 +112,7 @@ def test_simplified_characters_are_final() -> None:
     assert not set(TRADITIONAL) & set(SIMPLIFIED)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_folding_twice_is_folding_once(text: str) -> None:
     once = fold(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quinze.embeddings.hashing import HashingEmbedder
@@ -135,6 +135,7 @@ def test_what_only_asks_is_not_looked_up() -> None:
     assert analyzer.query("who is who").terms == ("who", "is")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_question_is_an_error_to_fts5(question: str) -> None:
     connection = apsw.Connection(":memory:")

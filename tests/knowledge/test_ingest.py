@@ -119,6 +119,17 @@ def test_a_file_gone_from_its_folder_is_removed(kb: KnowledgeBase, source: Path,
     assert kb.search("goes") == []
 
 
+def test_adding_one_file_says_nothing_about_its_folder(kb: KnowledgeBase, source: Path, write: Write) -> None:
+    write("a.txt", "stays")
+    write("b.txt", "vanishes")
+    kb.add([source])
+    (source / "b.txt").unlink()
+    write("a.txt", "stays, changed")
+    report = kb.add([source / "a.txt"])
+    assert (report.updated, report.removed) == (1, 0)
+    assert names(kb) == ["source/a.txt", "source/b.txt"]
+
+
 def test_an_empty_folder_removes_nothing(kb: KnowledgeBase, source: Path, write: Write) -> None:
     """It looks like a disk that is not mounted."""
     write("a.txt", "stays").unlink()
@@ -164,6 +175,7 @@ def test_what_cannot_be_read_is_recorded_with_its_reason(
     # ... but when asked, when named itself, and when it has changed.
     assert len(kb.add([source], retry=True).failed) == 1
     assert len(kb.add([source / "bad.txt"]).failed) == 1
+    assert names(kb) == ["source/bad.txt", "source/good.txt"]
     write("bad.txt", "now it is fine")
     assert kb.add([source]).updated == 1
     assert kb.document("source/bad.txt").status == "ready"

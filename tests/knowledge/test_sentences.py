@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quinze.knowledge.sentences import estimate_tokens, sentence_spans, sentences
@@ -30,6 +30,7 @@ def test_sentences_end_where_a_reader_ends_them(text: str, expected: list[str]) 
     assert sentences(text) == expected
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_spans_follow_each_other_without_a_gap(text: str) -> None:
     spans = sentence_spans(text)

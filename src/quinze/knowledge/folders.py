@@ -30,6 +30,8 @@ class Found(msgspec.Struct, frozen=True):
     """The added folder that it was met in; "" if it was named itself."""
     size: int
     mtime_ns: int
+    named_itself: bool = False
+    """Not met in a folder: the person means this very file."""
 
     @property
     def is_upload(self) -> bool:
@@ -59,7 +61,7 @@ def find_files(paths: Sequence[Path], names: Sequence[str] | None = None) -> lis
             resolved = path.resolve()
             name = names[i] if names is not None else resolved.name
             key = f"name:{name}" if names is not None else f"path:{shown(str(resolved))}"
-            file = Found(key, shown(name), resolved, "", status.st_size, status.st_mtime_ns)
+            file = Found(key, shown(name), resolved, "", status.st_size, status.st_mtime_ns, True)
             # Named itself, it is more than a file met in a folder.
             found[key] = file
         else:

@@ -112,6 +112,7 @@ class Ingest:
         begun = time.perf_counter()
         found = find_files(paths, names)
         known = {entry.key: entry for entry in self._store.known()}
+        found = [_as_known(file, known.get(file.key)) for file in found]
         self._total = len(found)
         todo = [file for file in found if not self._skip_by_date(file, known.get(file.key), retry)]
         for file in todo:
@@ -352,7 +353,7 @@ class Ingest:
         """Documents whose files have vanished from a folder that was added again. An empty folder removes
         nothing: it looks like a disk that is not mounted."""
         current = {file.key for file in found}
-        roots = {file.root for file in found if file.root}
+        roots = {file.root for file in found if not file.named_itself}
         gone = [
             entry.id
             for entry in self._store.known()
@@ -383,10 +384,17 @@ def hash_file(path: Path, cancel: threading.Event) -> str:
     return digest.hexdigest()
 
 
+def _as_known(file: Found, known: Known | None) -> Found:
+    """A file that was met in a folder before keeps its name and its folder when it is named itself."""
+    if known is None or not known.root or file.root:
+        return file
+    return msgspec.structs.replace(file, name=known.name, root=known.root)
+
+
 def _ask_again(file: Found, known: Known, retry: bool) -> bool:
     """Whether a file that failed is read again: when asked, or when it is named itself and not met in a
     folder."""
-    return known.status == "failed" and (retry or not file.root)
+    return known.status == "failed" and (retry or file.named_itself)
 
 
 def now() -> str:
