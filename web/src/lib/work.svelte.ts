@@ -35,7 +35,8 @@ const REFRESH_MS = 700
 const IDLE_REFRESH_MS = 2000
 const TELL_MS = 400
 
-const ENDED = new Set<RowStage>(['ready', 'failed', 'skipped'])
+/** The stages after which nothing more happens to a file. */
+export const ENDED = new Set<RowStage>(['ready', 'failed', 'skipped'])
 const jobEnded = (job: JobState) => !['queued', 'running'].includes(job.state)
 
 class Work {

@@ -1,0 +1,200 @@
+// What goes over the wire, as the service writes it. Types only.
+
+export type Box = [left: number, top: number, right: number, bottom: number]
+
+export interface Place {
+  page?: number
+  slide?: number
+  sheet?: string
+  cells?: string
+  lines?: [number, number]
+  paragraph?: number
+  table?: number
+  row?: number
+  heading?: string[]
+  symbol?: string
+  chapter?: string
+  part?: string
+  boxes?: Box[]
+}
+
+export interface KnowledgeBase {
+  name: string
+  documents: number
+  ready: number
+  failed: number
+  chunks: number
+  bytes: number
+  embedder: string
+  updated_at: string | null
+  error?: string | null
+}
+
+export interface DocumentInfo {
+  id: number
+  name: string
+  path: string
+  size: number
+  format: string
+  title: string
+  language: string
+  pages: number | null
+  status: 'ready' | 'failed'
+  error: string
+  hint: string
+  warnings: string[]
+  blocks: number
+  chunks: number
+  added_at: string
+  seconds: number
+}
+
+export type BlockKind = 'heading' | 'paragraph' | 'list_item' | 'table_row' | 'code' | 'caption' | 'note'
+
+export interface Block {
+  index: number
+  kind: BlockKind
+  text: string
+  level?: number
+  cells?: string[]
+  header?: string[]
+  place: Place
+  label?: string
+}
+
+export interface BlockPage {
+  total: number
+  start: number
+  blocks: Block[]
+}
+
+export type Stage = 'waiting' | 'reading' | 'indexing' | 'ready' | 'failed' | 'skipped'
+
+export interface IngestEvent {
+  document: string
+  path: string
+  stage: Stage
+  page: number | null
+  pages: number | null
+  error: string
+  hint: string
+  seconds: number
+  done: number
+  total: number
+}
+
+export interface Failure {
+  document: string
+  error: string
+  hint: string
+}
+
+export interface JobState {
+  id: string
+  kind: string
+  knowledge_base: string
+  title: string
+  state: 'queued' | 'running' | 'done' | 'failed' | 'cancelled'
+  done: number
+  total: number
+  current: IngestEvent | null
+  failed: Failure[]
+  created_at: string
+  started_at: string | null
+  ended_at: string | null
+  error: { message: string; code: string; hint: string } | null
+}
+
+export type CitationStatus = 'verbatim' | 'supported' | 'weak' | 'unsupported'
+
+export interface Citation {
+  number: number
+  document: string
+  document_id: number
+  place: string
+  text: string
+  score: number
+  anchor: Place
+  block: number
+  status: CitationStatus
+}
+
+export interface Passage {
+  document: string
+  place: string
+  score: number
+  used: boolean
+  reason: string
+}
+
+export interface Searched {
+  knowledge_base: string
+  documents: number
+  chunks: number
+  unread: { document: string; error: string }[]
+  terms: string[]
+  passages: Passage[]
+  notes: string[]
+  seconds: number
+}
+
+export interface Answer {
+  answer: string
+  kind: 'generated' | 'quoted' | 'none'
+  citations: Citation[]
+  searched: Searched
+  model?: string | null
+  context?: ContextLedger | null
+}
+
+export interface ModelInfo {
+  name: string
+  path: string
+  format: string
+  architecture: string
+  parameters: number
+  bytes: number
+  quantization: string
+  context_length: number
+  can_chat: boolean
+  loaded: boolean
+  error: string
+}
+
+export interface ServiceStatus {
+  version: string
+  models_loaded: string[]
+  default_model: string | null
+  embedder: string
+  home: string
+  settings: Record<string, unknown>
+}
+
+/** How full the model's window is; `granted` and `used` are always there, the parts as the model's template allows. */
+export interface ContextLedger {
+  granted?: number
+  used?: number
+  [part: string]: unknown
+}
+
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant'
+  content: string
+}
+
+export interface ChatEnding {
+  finish: string | null
+  prompt: number
+  completion: number
+  cached: number
+  prefillSeconds: number | null
+  decodeSeconds: number | null
+  context: ContextLedger | null
+}
+
+export type AskEvent =
+  | { type: 'searched'; searched: Searched }
+  | { type: 'delta'; text: string }
+  | { type: 'answer'; answer: Answer }
+
+export type ChatEvent = { type: 'delta'; text: string } | { type: 'end'; ending: ChatEnding }
