@@ -17,7 +17,8 @@ QuinzeError                        what went wrong, and what to do about it
 │       ├── EncryptedDocumentError
 │       ├── UnsupportedDocumentError
 │       ├── EmptyDocumentError
-│       └── ReaderLimitError       it took too long or too much memory
+│       ├── ReaderLimitError       it took too long or too much memory
+│       └── ReadingCancelledError  it was stopped before its end; nothing is wrong with it
 ├── StorageError                   the disk, or a database on it, refused             HTTP 500, exit 6
 └── BusyError                      try again in a moment                              HTTP 503, exit 7
 
@@ -117,6 +118,10 @@ class EmptyDocumentError(DocumentError):
 
 class ReaderLimitError(DocumentError):
     code = "reader_limit"
+
+
+class ReadingCancelledError(DocumentError):
+    code = "reading_cancelled"
 
 
 class StorageError(QuinzeError):

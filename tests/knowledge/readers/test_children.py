@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from quinze.errors import DocumentError, EmptyDocumentError, ReaderLimitError
+from quinze.errors import DocumentError, EmptyDocumentError, ReaderLimitError, ReadingCancelledError
 from quinze.knowledge.readers.report import MIB, Limits
-from quinze.knowledge.readers.workers import Readers, ReadingCancelledError
+from quinze.knowledge.readers.workers import Readers
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

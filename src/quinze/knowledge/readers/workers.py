@@ -24,7 +24,7 @@ from typing import IO
 
 import msgspec
 
-from quinze.errors import DocumentError, QuinzeError, ReaderLimitError, StorageError
+from quinze.errors import DocumentError, QuinzeError, ReaderLimitError, ReadingCancelledError, StorageError
 from quinze.knowledge.document import Document
 from quinze.knowledge.readers import protocol
 from quinze.knowledge.readers.detection import require_file
@@ -36,12 +36,6 @@ LOOK_SECONDS = 0.1
 START_SECONDS = 60.0
 PIPE_BYTES = 1 << 20
 SPLIT_IT = "Split it into smaller files, or leave it out."
-
-
-class ReadingCancelledError(DocumentError):
-    """The person stopped it. Nothing is wrong with the file."""
-
-    code = "reading_cancelled"
 
 
 class Readers:
