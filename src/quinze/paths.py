@@ -36,7 +36,7 @@ def home() -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` whole, or not at all: temporary, fsync, rename, fsync of the folder.
+    """A binary file that appears at `path` whole or not at all: temporary file, fsync, rename, fsync again.
 
     >>> with atomic_write(Path("settings.json")) as file:
     ...     file.write(b"{}")
