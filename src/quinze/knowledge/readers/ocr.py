@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import os
+import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from quinze.knowledge.readers.pdf_tables import Table, aligned_table
 
 LONGEST_SIDE = 2000
 """The detector's own limit: more pixels are not looked at."""
+
+MUCH_LARGER = 1.6
+"""A heading's height over that of the running text."""
 
 DOUBTFUL = 0.75
 """Mean confidence below which a person is told not to rely on the text."""
@@ -163,14 +167,13 @@ def ocr_blocks(
 ) -> list[Block]:
     """The recognized lines as headings, paragraphs and table rows. `region`: the part of the page seen."""
     runs, rects = _runs(found)
-    lines = read_lines(runs)
     paragraphs: list[Paragraph | Table] = []
-    for is_table, stretch in table_stretches(lines):
+    for is_table, stretch in table_stretches(read_lines(runs)):
         if is_table:
             paragraphs.append(aligned_table(stretch))
         else:
             paragraphs.extend(read_paragraphs(stretch, statistics.median(line.size for line in stretch)))
-    large = _heading_size(lines)
+    headings = _headings(paragraphs)
     blocks: list[Block] = []
     heading: tuple[str, ...] = ()
     tables = 0
@@ -183,7 +186,7 @@ def ocr_blocks(
         text = join_lines([line.text for line in item.lines])
         if not any(c.isalnum() for c in text):
             continue  # frames and dots that were taken for letters
-        if item.size >= large and len(item.lines) <= 2 and len(text) <= 80:
+        if id(item) in headings:
             blocks.append(Block(BlockKind.HEADING, text, place(item.lines), level=1))
             heading = (text,)
         else:
@@ -203,13 +206,23 @@ def _table_rows(
         )
 
 
-def _heading_size(lines: Sequence[Line]) -> float:
-    """The height above which a line is a heading; endless where large type is no exception (a poster)."""
-    sizes = sorted(line.size for line in lines for _ in line.text)
-    if not sizes:
-        return math.inf
-    large = 1.3 * sizes[len(sizes) // 2]
-    return large if sum(size >= large for size in sizes) < 0.25 * len(sizes) else math.inf
+def _headings(paragraphs: Sequence[Paragraph | Table]) -> set[int]:
+    """Ids of the paragraphs that are headings: set much larger, or in capitals.
+
+    A picture's heights are too rough for finer differences. Where much is large (a poster), nothing is.
+    """
+    plain = [each for each in paragraphs if isinstance(each, Paragraph)]
+    sizes = sorted(line.size for each in plain for line in each.lines for _ in line.text)
+    found: set[int] = set()
+    letters = 0
+    for each in plain:
+        text = each.first.text
+        short = len(each.lines) == 1 and len(each.first.runs) == 1 and len(text) <= 60
+        capitals = text.isupper() and re.sub(r"[ -]", "", text).isalpha() and len(text) > 5
+        if short and (capitals or each.size >= MUCH_LARGER * sizes[len(sizes) // 2]):
+            found.add(id(each))
+            letters += len(text)
+    return found if letters < 0.2 * len(sizes) else set()
 
 
 def _runs(found: Recognized) -> tuple[list[Run], dict[int, tuple[float, float, float, float]]]:

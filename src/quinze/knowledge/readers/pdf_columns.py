@@ -287,8 +287,9 @@ def table_stretches(lines: Sequence[Line]) -> list[tuple[bool, list[Line]]]:
     cells = [line_cells(line) if line.table is None else [] for line in lines]
     i = 0
     while i < len(lines):
-        j = i + 1
-        while j < len(lines) and _same_columns(cells[j - 1], cells[j], lines[j - 1], lines[j]):
+        j, widest = i + 1, cells[i]
+        while j < len(lines) and _next_row(widest, cells[j], lines[j - 1], lines[j]):
+            widest = max(widest, cells[j], key=len)
             j += 1
         if j - i >= 3 or (j - i == 2 and len(cells[i]) >= 4):
             stretches.append((True, list(lines[i:j])))
@@ -300,16 +301,33 @@ def table_stretches(lines: Sequence[Line]) -> list[tuple[bool, list[Line]]]:
     return stretches
 
 
-def _same_columns(one: list[Cell], two: list[Cell], above: Line, below: Line) -> bool:
-    if len(one) < 2 or len(one) != len(two) or above.column != below.column:
+def _next_row(widest: list[Cell], cells: list[Cell], above: Line, below: Line) -> bool:
+    if len(widest) < 2 or len(cells) < 2 or above.column != below.column:
         return False
     if below.baseline - above.baseline > 4 * below.size:
         return False
-    if len(two) == 2 and min(one[1].x0 - one[0].x1, two[1].x0 - two[0].x1) < CELL_GAP * below.size:
-        return False
-    near = 1.2 * above.size
+    if len(widest) == 2 or len(cells) == 2:
+        # Two cells might be two sentences: they must stand well apart, and in every row.
+        near = min(row[1].x0 - row[0].x1 for row in (widest, cells) if len(row) == 2)
+        if len(widest) != len(cells) or near < CELL_GAP * below.size:
+            return False
+    long, short = (widest, cells) if len(widest) >= len(cells) else (cells, widest)
+    return len(long) - len(short) <= 1 and assign_columns(long, short, 1.2 * above.size) is not None
 
-    def aligned(a: Cell, b: Cell) -> bool:
-        return min(abs(a.x0 - b.x0), abs(a.x1 - b.x1), abs(a.x0 + a.x1 - b.x0 - b.x1) / 2) < near
 
-    return all(aligned(a, b) for a, b in zip(one, two, strict=True))
+def assign_columns(columns: Sequence[Cell], cells: Sequence[Cell], near: float) -> list[int] | None:
+    """For each cell the column in which it stands, from left to right; None where one fits nowhere."""
+    found: list[int] = []
+    for cell in cells:
+        first = found[-1] + 1 if found else 0
+        fitting = [i for i in range(first, len(columns)) if _misfit(columns[i], cell) < near]
+        if not fitting:
+            return None
+        found.append(min(fitting, key=lambda i: _misfit(columns[i], cell)))
+    return found
+
+
+def _misfit(column: Cell, cell: Cell) -> float:
+    """How far the cell's left edge, right edge or middle is from the column's, whichever is nearest."""
+    left, right = abs(column.x0 - cell.x0), abs(column.x1 - cell.x1)
+    return min(left, right, abs(column.x0 + column.x1 - cell.x0 - cell.x1) / 2)

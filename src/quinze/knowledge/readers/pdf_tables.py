@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quinze.knowledge.readers.pdf_columns import Line, line_cells, read_lines
+from quinze.knowledge.readers.pdf_columns import Line, assign_columns, line_cells, read_lines
 from quinze.knowledge.readers.pdf_glyphs import Run
 from quinze.knowledge.readers.pdf_layout import join_lines
 
@@ -134,10 +134,15 @@ def _table(block: Any, runs: Sequence[Run]) -> Table | None:
 
 def aligned_table(lines: Sequence[Line]) -> Table:
     """A table of lines whose pieces stand one below the other, where liteparse saw none."""
-    rows = [
-        Row([cell.text for cell in line_cells(line)], line.x0, line.y0, line.x1, line.y1, line.bold)
-        for line in lines
-    ]
+    cells = [line_cells(line) for line in lines]
+    widest = max(cells, key=len)
+    rows = []
+    for line, found in zip(lines, cells, strict=True):
+        columns = assign_columns(widest, found, 4 * line.size) or range(len(found))
+        texts = [""] * len(widest)
+        for column, cell in zip(columns, found, strict=True):
+            texts[column] = cell.text
+        rows.append(Row(texts, line.x0, line.y0, line.x1, line.y1, line.bold))
     box = (min(r.x0 for r in rows), min(r.y0 for r in rows), max(r.x1 for r in rows), max(r.y1 for r in rows))
     return Table(rows, _is_header(rows), *box, lines=list(lines))
 
