@@ -1,4 +1,4 @@
-"""The pipeline between the real knowledge base and the real engine, whose random model says nothing that holds."""
+"""The pipeline between the real knowledge base and the real engine: a random model convinces nobody."""
 
 from __future__ import annotations
 

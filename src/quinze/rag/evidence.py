@@ -33,6 +33,8 @@ FOREIGN = 0.25
 LACKING = 0.65
 """What coverage is worth of a passage without a number of the question (SKU-9201 is not SKU-9999), or with
 its names, but nothing of what is asked about them."""
+ECHO = 0.6
+"""What fits a text that only repeats words of the question: an answer adds something."""
 NAMED = 0.3
 """Added to the score of what stands in a file that the question names."""
 LONG_SENTENCE = 300
@@ -50,6 +52,9 @@ _DATE = re.compile(
 )
 _NAMED = re.compile(
     r"\b[A-Z][\w.'-]*\s+(?:[A-Z]\.?\s+)?[A-Z][a-z]+|[\u4e00-\u9fff]{2,4}(?:先生|女士|教授|博士|老师|医生)"
+)
+_DEFINES = re.compile(
+    r"^.{1,50}?\b(?:is|are|was|were) (?:an?|the)\b|^.{1,20}?(?:是一|是指|即|称为)", re.IGNORECASE
 )
 _BECAUSE = re.compile(
     r"\b(?:because|since|due to|therefore|thus|so that|reason)\b|因为|由于|因此|所以|以便|原因|为了",
@@ -125,7 +130,13 @@ class Evidence:
             text = block.text[start:end]
             tokens = self._analyzer.tokens(text)
             own = set(tokens)
-            places = [(OWN, own), (LEAD, lead), (AROUND, whole), (ABOVE, above), (NEAR, near)]
+            places = [
+                (OWN, own),
+                (LEAD, lead),
+                (AROUND, whole),
+                (ABOVE, above),
+                (NEAR, set() if _in_table(block) else near),
+            ]
             if block.kind is BlockKind.TABLE_ROW:
                 places.append((COLUMN, self._terms(filled_columns(block))))
             elif block.kind is BlockKind.CODE:
@@ -173,28 +184,34 @@ class Evidence:
 
     def _fit(self, block: Block, text: str, tokens: Sequence[str]) -> float:
         """More than 1 if the text is of the sort that the question wants, less if it can hardly answer."""
-        fit = 1.0 + 0.1 * self._closeness(tokens)
-        kinds = self._question.kinds
-        new_number = any(is_number(term) and term not in self._question.terms for term in tokens)
-        if "number" in kinds and (new_number or _HAN_NUMBER.search(text)):
-            fit += 0.12
-        if "date" in kinds and _DATE.search(text):
-            fit += 0.15
-        if "person" in kinds and _NAMED.search(text):
-            fit += 0.08
-        if "reason" in kinds and _BECAUSE.search(text):
-            fit += 0.1
+        asked = self._question.terms
+        fit = 1.0 + 0.1 * self._closeness(tokens) + self._kind_fit(text, tokens)
         if block.kind is BlockKind.CODE:
             symbol = self._terms(block.place.symbol or "")
-            fit += 0.1 * min(len(symbol), 3) if symbol <= self._question.terms else 0.0
-            fit += 0.1 if "code" in kinds else -0.1
+            fit += 0.1 * min(len(symbol), 3) if symbol <= asked else 0.0
+            fit += 0.1 if "code" in self._question.kinds else -0.1
         if block.kind is BlockKind.TABLE_ROW:
             fit += self._row_fit(block)
         if block.kind is BlockKind.HEADING:
             fit *= 0.7
         if text.rstrip().endswith(("?", "？")):
             fit *= 0.75
-        return fit
+        adds = any(token not in asked and (len(token) > 1 or is_number(token)) for token in tokens)
+        return fit if adds else fit * ECHO
+
+    def _kind_fit(self, text: str, tokens: Sequence[str]) -> float:
+        """What a text deserves for having what a question of this sort asks for: a number, a date, ..."""
+        kinds, asked = self._question.kinds, self._question.terms
+        new_number = any(is_number(term) and term not in asked for term in tokens)
+        begins = not self._terms(text[:40]).isdisjoint(asked)
+        deserved = [
+            0.12 * ("number" in kinds and bool(new_number or _HAN_NUMBER.search(text))),
+            0.15 * ("date" in kinds and bool(_DATE.search(text))),
+            0.08 * ("person" in kinds and bool(_NAMED.search(text))),
+            0.12 * ("definition" in kinds and begins and bool(_DEFINES.search(text))),
+            0.1 * ("reason" in kinds and bool(_BECAUSE.search(text))),
+        ]
+        return sum(deserved)
 
     def _row_fit(self, block: Block) -> float:
         """A row answers by its label and its column together; the row of column names answers nothing."""
@@ -271,6 +288,11 @@ def _begin_alike(one: str, other: str) -> bool:
     """Whether two stems agree in three quarters of the longer one: "appli", "applic"."""
     least = max(5, -(-3 * max(len(one), len(other)) // 4))
     return len(other) >= least and one[:least] == other[:least]
+
+
+def _in_table(block: Block) -> bool:
+    """Whether a row stands under names of columns: then what other rows say is not about it."""
+    return block.kind is BlockKind.TABLE_ROW and any(block.header)
 
 
 def filled_columns(block: Block) -> str:

@@ -9,8 +9,16 @@ from quinze.rag.words import Language
 
 _PHRASES: dict[str, tuple[str, str]] = {
     "none": (
-        "Nothing in “{name}” answers this. Searched {documents} documents ({chunks} passages) for: {terms}.",
-        "“{name}”中没有能回答这个问题的内容。已检索 {documents} 份文档、{chunks} 个段落，检索词：{terms}。",
+        "Nothing in “{name}” answers this. Searched {documents} documents ({chunks} passages).",
+        "“{name}”中没有能回答这个问题的内容。已检索 {documents} 份文档、{chunks} 个段落。",
+    ),
+    "terms": (
+        " Of the question's words, they hold only: {terms}.",
+        "问题中的词，其中只有：{terms}。",
+    ),
+    "no_terms": (
+        " They hold none of the question's words.",
+        "其中没有问题中的任何词。",
     ),
     "empty": (
         "“{name}” holds no readable documents yet, so there is nothing to answer from.",

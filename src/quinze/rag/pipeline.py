@@ -161,7 +161,7 @@ class _Walk:
             + "".join(f"[{number}]" for number in marks)
             for text, marks in numbers.items()
         ]
-        citations = [_citation(number, one) for number, one in enumerate(quotes, start=1)]
+        citations = [_citation(number, one, best=quotes[0]) for number, one in enumerate(quotes, start=1)]
         return Answer("\n\n".join(parts), "quoted", citations, searched, None, self.context)
 
     def _none(self) -> str:
@@ -169,9 +169,11 @@ class _Walk:
         name = self.knowledge_base.name
         if not self.search.documents:
             return phrase("empty", language, name=name)
+        said = phrase("none", language, name=name, documents=self.search.documents, chunks=self.search.chunks)
+        if not self.search.terms:
+            return said + phrase("no_terms", language)
         terms = ("、" if language == "zh" else ", ").join(self.search.terms)
-        documents, chunks = self.search.documents, self.search.chunks
-        return phrase("none", language, name=name, documents=documents, chunks=chunks, terms=terms)
+        return said + phrase("terms", language, terms=terms)
 
     def searched(self, prompt: Prompt | None, quotes: Sequence[Quote]) -> Searched:
         quoted = {one.hit.chunk_id for one in quotes}
@@ -207,14 +209,14 @@ class _Walk:
         return list(best.values())[: self.k]
 
 
-def _citation(number: int, one: Quote) -> Citation:
+def _citation(number: int, one: Quote, best: Quote) -> Citation:
     return Citation(
         number=number,
         document=one.hit.document,
         document_id=one.hit.document_id,
         place=one.place.label(),
         text=one.text,
-        score=round(min(1.0, one.score), 4),
+        score=round(min(best.coverage * one.score / best.score, 1.0), 4),
         anchor=one.place,
         block=one.block,
         status="verbatim",

@@ -49,6 +49,7 @@ class Quote:
     shown: str
     """The same as an answer shows it: a row with the names of its columns, code fenced."""
     place: Place
+    coverage: float
     score: float
 
 
@@ -88,6 +89,7 @@ def make_quote(unit: Unit, question: Question, analyzer: Analyzer) -> Quote:
         text=text,
         shown=show(block, text),
         place=narrow(block, start, end),
+        coverage=unit.coverage,
         score=unit.score,
     )
 

@@ -15,7 +15,7 @@ from quinze.knowledge.fulltext import Analyzer
 from quinze.rag.glossary import other_language
 
 Language = Literal["en", "zh"]
-Kind = Literal["number", "date", "person", "reason", "code"]
+Kind = Literal["number", "date", "person", "reason", "definition", "code"]
 
 _ASKING_EN = """
 accord call cell chapter chart class column contain describ document file find function given happen
@@ -48,6 +48,10 @@ _KINDS: dict[Kind, tuple[str, str]] = {
     ),
     "person": (r"\bwho(?:se|m)?\b|\bauthors?\b", r"谁|何人|哪位|作者|姓名|负责人|联系人"),
     "reason": (r"\bwhy\b|\breasons?\b", r"为什么|为何|原因"),
+    "definition": (
+        r"^\W*(?:what|who) (?:is|are|was|were) |\bdefin|\bmean",
+        r"什么是|是什么|是谁|定义|是指|指什么",
+    ),
     "code": (
         r"\b(?:function|method|class|def|parameters?|arguments?|code|module)\b",
         r"函数|方法|类|参数|代码|模块",
