@@ -121,21 +121,30 @@ def test_cancel_between_tokens(engine: Engine, greedy_ids: list[int]) -> None:
     assert following.cached_tokens == 12
 
 
+class SetWhenAskedAgain(threading.Event):
+    """An event that someone sets between the first time it is looked at and the second."""
+
+    asked = 0
+
+    def is_set(self) -> bool:
+        self.asked += 1
+        return self.asked > 1
+
+
 def test_cancel_within_a_prefill(random_gguf: Callable[[str], Path]) -> None:
-    """The layer at which it stops is not the last, and nothing half computed is used afterwards."""
+    """It stops at a layer, before the block is through, and nothing half computed is used afterwards."""
     model = load_model(random_gguf("f32"))
-    engine = Engine(model, kernels="scalar", threads=1)  # slow enough to be caught within one block
+    engine = Engine(
+        model, kernels="scalar", threads=1
+    )  # a layer takes far longer than the 20 ms between looks
     ids = np.random.default_rng(0).integers(0, 1024, 256).tolist()
-    cancel = threading.Event()
-    generation = engine.generate(ids, GREEDY, cancel=cancel)
-    timer = threading.Timer(0.1, cancel.set)
-    timer.start()
+    generation = engine.generate(ids, GREEDY, cancel=SetWhenAskedAgain())
     assert list(generation) == []
     assert generation.finish_reason == "cancelled"
-    assert cancel.is_set()
     short = SamplingParams(temperature=0, max_tokens=3)
     following = engine.generate(ids[:40], short)
     assert list(following) == list(Engine(model, kernels="scalar", threads=1).generate(ids[:40], short))
+    assert following.cached_tokens == 0
 
 
 def test_cancel_while_waiting_for_a_turn(engine: Engine) -> None:
@@ -262,6 +271,9 @@ def test_threads_sleep_when_nothing_is_asked(stories: Model) -> None:
     engine = Engine(stories, threads=4)
     engine.logits([1, 2, 3])
     time.sleep(0.1)
-    before = time.process_time()
-    time.sleep(0.2)
-    assert time.process_time() - before < 0.1  # four that spin would use 0.6
+    used = []
+    for _ in range(5):  # others' threads in this process may be busy for a moment
+        before = time.process_time()
+        time.sleep(0.1)
+        used.append(time.process_time() - before)
+    assert min(used) < 0.05  # four that spin would use 0.2 or more
