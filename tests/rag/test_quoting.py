@@ -172,7 +172,6 @@ def test_what_could_not_be_read_is_named(shelf: Any) -> None:
     reply = answer("Anything?", shelf, None)
     assert reply.kind == "none"
     assert reply.searched.unread == [Unread("locked.pdf", "It is protected by a password.")]
-    assert reply.searched.notes == ["1 documents could not be read and were not searched."]
     assert "no readable documents" in reply.answer
 
 

@@ -73,6 +73,8 @@ class Unit:
     end: int
     coverage: float
     """Share of the question that it holds, by weight: 0..1. Decides whether anything answers at all."""
+    holds: frozenset[str]
+    """The first term of each word that stands in the unit itself."""
     score: float
     """Coverage, and how well it fits the sort of answer wanted: what units are ranked by."""
 
@@ -143,10 +145,14 @@ class Evidence:
                 head = "\n".join(text.split("\n")[:HEAD_LINES]) + " " + (place.symbol or "")
                 places[0] = (SIMILAR, own)
                 places.append((OWN, self._terms(head)))
+            here = [place for place in places if place[0] >= COLUMN]
             coverage = self._coverage(places, named, foreign=foreign)
             if coverage:
                 score = coverage * self._fit(block, text, tokens) + 0.1 / (rank + 2) + (NAMED if named else 0)
-                yield Unit(hit, index, start, end, coverage, score)
+                holds = frozenset(
+                    word.terms[0] for word in self._question.words if found(word, here) >= SIMILAR
+                )
+                yield Unit(hit, index, start, end, coverage, holds, score)
 
     def _is_named(self, document: str) -> bool:
         """Whether the question says the file's name; a plain word ("report") is one only with its suffix."""

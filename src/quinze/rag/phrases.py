@@ -24,10 +24,6 @@ _PHRASES: dict[str, tuple[str, str]] = {
         "“{name}” holds no readable documents yet, so there is nothing to answer from.",
         "“{name}”中还没有可读的文档，因此无从作答。",
     ),
-    "unread": (
-        "{count} documents could not be read and were not searched.",
-        "有 {count} 份文档无法读取，未能检索。",
-    ),
     "cannot_chat": (
         "The model {model} has no chat template and cannot follow instructions, so the documents are quoted.",
         "模型 {model} 没有对话模板，不能遵循指令，因此直接引用文档原文。",

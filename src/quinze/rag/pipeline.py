@@ -87,8 +87,6 @@ class _Walk:
         self.started = time.monotonic()
         self.search: Search = self.knowledge_base.search_account(self.question.text, max(POOL, self.k))
         self.units: list[Unit] = Evidence(self.question, self.search.hits, self.analyzer).units()
-        if self.search.unread:
-            self.note("unread", count=len(self.search.unread))
 
     def note(self, name: str, **values: object) -> None:
         self.notes.append(phrase(name, self.question.language, **values))

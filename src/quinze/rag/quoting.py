@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 ENOUGH = 0.5
 """Share of the question (by weight) that a unit must hold to be quoted at all; measured on tests/exam."""
 CLOSE, CLOSE_BESIDE = 0.6, 0.75
-"""A further quote scores this share of the best one at least: from another document, from the same one."""
+"""A further quote scores this share of the best one at least; from the same document the second, unless it
+holds a word of the question that no quote before it holds."""
 SHORT_BLOCK = 25
 """A paragraph of at most so many tokens is quoted whole."""
 MOST_TWINS = 3
@@ -59,6 +60,7 @@ def quote(question: Question, units: Sequence[Unit], analyzer: Analyzer, limit: 
     Empty when no unit holds enough of the question.
     """
     said: list[list[Quote]] = []
+    held: set[str] = set()
     for unit in units:
         if unit.coverage < ENOUGH or (said and unit.score < said[0][0].score * CLOSE):
             continue
@@ -67,10 +69,12 @@ def quote(question: Question, units: Sequence[Unit], analyzer: Analyzer, limit: 
         if twins is not None:
             if len(twins) < MOST_TWINS and all(made.hit.document_id != one.hit.document_id for one in twins):
                 twins.append(made)
-        elif len(said) < limit and not any(
-            _too_near(made, one, said[0][0].score) for twin in said for one in twin
-        ):
+            continue
+        others = [one for twin in said for one in twin if one.hit.document_id == made.hit.document_id]
+        weak = others and unit.score < said[0][0].score * CLOSE_BESIDE and unit.holds <= held
+        if len(said) < limit and not weak and not any(_repeats(made, one) for one in others):
             said.append([made])
+            held |= unit.holds
     return [one for twins in said for one in twins]
 
 
@@ -159,12 +163,10 @@ def _readable(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _too_near(one: Quote, other: Quote, best: float) -> bool:
-    """Whether one adds little to the other: the same words of the same block, or a weaker place beside it."""
-    if one.hit.document_id != other.hit.document_id:
-        return False
+def _repeats(one: Quote, other: Quote) -> bool:
+    """Whether one says nothing that the other, of the same document, does not."""
     overlaps = one.block == other.block and (one.text in other.text or other.text in one.text)
-    return overlaps or one.score < best * CLOSE_BESIDE or _differs_in_number_only(one, other)
+    return overlaps or _differs_in_number_only(one, other)
 
 
 def _differs_in_number_only(one: Quote, other: Quote) -> bool:
