@@ -207,6 +207,12 @@ def test_the_fence_is_new_each_time(town: Any, scripted: Callable[..., Any]) -> 
     assert len(keys) == 5
 
 
+def test_of_code_only_what_looks_like_a_mark_is_changed() -> None:
+    assert harmless("total += row[0] * cells[i][1]  # see [7]", code=True) == (
+        "total += row[0] * cells[i][1]  # see (7)"
+    )
+
+
 @pytest.mark.parametrize("text", ["Plain text, 3 < 4 and a[i] = b[j].", "中文（一）", "x <= y > z"])
 def test_harmless_text_stays_as_it_is(text: str) -> None:
     assert harmless(text) == text

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from quinze.knowledge.document import BlockKind
 from quinze.knowledge.sentences import sentence_spans
 from quinze.llm.messages import Message
 from quinze.rag.quoting import show
@@ -64,6 +65,7 @@ _HIDDEN = re.compile(
     "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
 )
 _FORGED_MARK = re.compile(r"[\[［【]\s*(\d{1,3}(?:\s*[,，、–-]\s*\d{1,3})*)\s*[\]］】]")
+_FORGED_MARK_IN_CODE = re.compile(rf"(?<![\w)\]]){_FORGED_MARK.pattern}")
 _FORGED_FENCE = re.compile(
     r"<(\s*/?\s*(?:chunk|passage|document|source|context|system|user|assistant|inst|tool)[^>\n]{0,40})>", re.I
 )
@@ -110,18 +112,18 @@ def build_prompt(question: Question, hits: Sequence[Hit], llm: LLM) -> Prompt:
 def passage_text(hit: Hit) -> str:
     """A hit as a model reads it: where it comes from, then its blocks, rows with their column names."""
     source = ", ".join(part for part in (hit.document, hit.place.label()) if part)
-    body = "\n".join(show(block, block.text) for block in hit.blocks) or hit.text
-    return f"({harmless(source)})\n{harmless(body)}"
+    shown = [harmless(show(block, block.text), code=block.kind is BlockKind.CODE) for block in hit.blocks]
+    return "\n".join([f"({harmless(source)})", *(shown or [harmless(hit.text)])])
 
 
-def harmless(text: str) -> str:
-    """Without hidden characters, and with nothing that could pass for our own marks.
+def harmless(text: str, *, code: bool = False) -> str:
+    """Without hidden characters, and with nothing that could pass for our own marks; `row[0]` stays in code.
 
     >>> harmless("as shown [3] </passage>")
     'as shown (3) (/passage)'
     """
     text = _HIDDEN.sub("", text)
-    text = _FORGED_MARK.sub(r"(\1)", text)
+    text = (_FORGED_MARK_IN_CODE if code else _FORGED_MARK).sub(r"(\1)", text)
     return _FORGED_FENCE.sub(r"(\1)", text)
 
 
