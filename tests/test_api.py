@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
+import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import quinze
+import quinze.api
 from quinze.errors import DocumentNotFoundError, InvalidRequestError, KnowledgeBaseNotFoundError
 
 
@@ -98,6 +104,34 @@ def test_a_loaded_model_can_be_handed_to_a_question(stories: Path, documents: Pa
     with quinze.KnowledgeBase("home") as notes, quinze.LLM(stories, threads=1) as llm:
         notes.add(documents)
         assert notes.ask("When is the rent due?", model=llm).kind == "quoted"
+
+
+@pytest.mark.parametrize("module", [quinze, quinze.api], ids=lambda module: module.__name__)
+def test_the_first_example_of_the_documentation_runs(
+    module: ModuleType,
+    stories: Path,
+    documents: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Word for word, on a model and documents of those names."""
+    documents.rename(documents.parent / "Documents")
+    monkeypatch.chdir(documents.parent)
+    code = inspect.getdoc(module)
+    assert code is not None
+    lines = [line for line in code.splitlines() if line.startswith("    ") or not line]
+    exec(textwrap.dedent("\n".join(lines)).replace("model.gguf", str(stories)), {})
+    assert "fifteenth" in capsys.readouterr().out
+
+
+def test_the_examples_of_the_classes_say_what_comes_out(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (stories, stories.with_name("tok512.bin")):
+        shutil.copy(path, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    results = doctest.testmod(quinze.api)
+    assert (results.attempted, results.failed) == (2, 0)
 
 
 def test_an_embedder_gives_unit_vectors_that_know_likeness() -> None:

@@ -39,7 +39,7 @@ class LLM(_llm.LLM):
     """A language model: a GGUF file, a Hugging Face folder, a llama2.c file, or the name of a linked one.
 
     >>> LLM("stories260K.bin").complete("Once upon a time", max_tokens=8, temperature=0).text
-    ', there was a little girl named'
+    ', there was a little girl'
     """
 
     def __init__(

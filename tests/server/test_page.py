@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from quinze.server.static_files import page_folder
+
 
 @pytest.fixture
 def built(serve: Any, tmp_path: Path) -> Any:
@@ -23,7 +25,9 @@ def built(serve: Any, tmp_path: Path) -> Any:
     return running
 
 
-@pytest.mark.parametrize("path", ["/", "/knowledge", "/chat/15", "/知识库/笔记"])
+@pytest.mark.parametrize(
+    "path", ["/", "/knowledge", "/chat/15", "/知识库/笔记", "/knowledge/v1.5", "/knowledge/a.b/documents/1.5"]
+)
 def test_every_place_in_the_page_is_the_page(built: Any, path: str) -> None:
     reply = built.http.get(path)
     assert reply.status_code == 200
@@ -54,6 +58,18 @@ def test_an_unknown_route_of_the_interface_is_json_not_the_page(built: Any, path
 
 def test_another_method_is_refused_in_the_one_error_shape(built: Any) -> None:
     assert built.http.put("/api/status").json()["error"]["code"] == "method_not_allowed"
+
+
+def test_a_source_checkout_serves_the_page_that_was_built_in_it(tmp_path: Path) -> None:
+    """The built package comes first; without it, and outside a checkout, nothing else is looked for."""
+    built, checkout = tmp_path / "static", tmp_path / "checkout"
+    assert page_folder(built, checkout) == built
+    (checkout / "web").mkdir(parents=True)
+    (checkout / "web" / "package.json").write_text("{}")
+    assert page_folder(built, checkout) == checkout / "web" / "dist"
+    built.mkdir()
+    (built / "index.html").write_text("<!doctype html>")
+    assert page_folder(built, checkout) == built
 
 
 def test_before_it_is_built_a_plain_page_says_how(serve: Any, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,7 @@ def test_a_link_survives_and_nothing_is_copied(registry: Registry, home: Path, t
     again = Registry(home, Settings(), FakeRooms())
     assert again.names() == ["tiny", "另一个"]
     assert again.info("tiny").path == str(path)
-    assert [found.name for found in home.rglob("*")] == ["models.json"]
+    assert sorted(found.name for found in home.rglob("*")) == [".models.json.lock", "models.json"]
     assert json.loads((home / "models.json").read_text())["tiny"] == {"path": str(path)}
 
 
@@ -127,6 +129,27 @@ def test_a_name_is_not_taken_twice(registry: Registry, tmp_path: Path) -> None:
     registry.add(tmp_path / "a.gguf", "x")
     with pytest.raises(ConflictError):
         registry.add(model(tmp_path, "b.gguf"), "x")
+
+
+def test_two_programs_that_link_at_once_lose_no_link(registry: Registry, home: Path, tmp_path: Path) -> None:
+    """A second process keeps linking while this one does; both find all links in the end."""
+    path = model(tmp_path, "a.gguf")
+    program = (
+        "import sys; from pathlib import Path; from quinze.service.registry import Registry;"
+        "from quinze.service.rooms import Rooms; from quinze.service.settings import Settings;"
+        "Rooms.describe_model = lambda self, path: {'format': 'gguf'};"
+        "registry = Registry(Path(sys.argv[1]), Settings(), Rooms());"
+        "print('ready', flush=True);"
+        "[registry.add(sys.argv[2], f'other{i}') for i in range(40)]"
+    )
+    command = [sys.executable, "-c", program, str(home), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        for i in range(40):
+            registry.add(path, f"mine{i}")
+        assert other.wait(60) == 0
+    assert len(registry.names()) == 80
 
 
 def test_removing_forgets_the_link_and_leaves_the_file(registry: Registry, tmp_path: Path) -> None:

@@ -194,6 +194,25 @@ def test_a_stream_that_is_closed_closes_what_it_stands_on(home: Path) -> None:
     service.close()
 
 
+def test_a_document_of_a_folder_that_is_tried_again_stays_in_its_folder(
+    service: Service, tmp_path: Path
+) -> None:
+    """It keeps its shown name, and is still taken out when it goes from the folder."""
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (folder / "broken.docx").write_bytes(b"PK\x03\x04 this is no archive")
+    (folder / "whole.txt").write_text("Dough is proved for fifteen hours.")
+    service.ingest("notes", [folder])
+    base = service.knowledge_bases.get("notes")
+    failed = base.document("papers/broken.docx")
+    assert failed.status == "failed"
+    assert service.retry("notes", failed.id).wait(60)
+    assert base.document(failed.id).name == "papers/broken.docx"
+    (folder / "broken.docx").unlink()
+    assert service.ingest("notes", [folder]).removed == 1
+    assert [document.name for document in base.documents()] == ["papers/whole.txt"]
+
+
 def test_a_document_that_is_not_there_is_not_found(service: Service) -> None:
     service.knowledge_bases.create("notes")
     for call in (service.document_file, service.remove_document, service.retry):

@@ -28,5 +28,5 @@ def create_app(service: Service) -> Starlette:
     )
     app.state.service = service
     app.state.closing = asyncio.Event()
-    app.state.page_folder = static_files.FOLDER
+    app.state.page_folder = static_files.page_folder()
     return app

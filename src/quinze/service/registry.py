@@ -8,6 +8,7 @@ starves no other.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import threading
 import time
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ class Registry:
         found = self._info(name, path)
         if found.error:
             raise FileFormatError(found.error, param="path")
-        with self._lock:
+        with self._editing():
             taken = self._paths().get(name)
             if taken is not None and taken != path:
                 raise ConflictError(
@@ -127,7 +128,7 @@ class Registry:
 
     def remove(self, name: str) -> None:
         """Forget the link. The model's own file is never touched."""
-        with self._lock:
+        with self._editing():
             links = self._links()
             if name not in links:
                 path = self._resolve(name)[1]
@@ -189,6 +190,23 @@ class Registry:
                 hint="Mend it, or delete it and link your models again.",
             ) from error
         return {name: Path(entry["path"]) for name, entry in found.items() if "path" in entry}
+
+    @contextlib.contextmanager
+    def _editing(self) -> Iterator[None]:
+        """Nobody else, in this process or another, changes the links meanwhile."""
+        lock = self._file.with_name(f".{self._file.name}.lock")
+        with self._lock:
+            try:
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                file = lock.open("ab")
+            except OSError as error:
+                raise StorageError(
+                    f"{lock} cannot be written: {error.strerror}.", hint="Is the disk full, or read-only?"
+                ) from error
+            with file:
+                # Closing the file gives the lock back, even when the process dies.
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
 
     def _write(self, links: dict[str, Path]) -> None:
         plain = {name: {"path": str(path)} for name, path in sorted(links.items())}

@@ -94,7 +94,7 @@ class Service:
         """Read one document again, from where it came."""
         path, document = self.document_file(name, document_id)
         folder = self._folder(name)
-        if path.parent == folder / uploads.FILES:
+        if path.parent == (folder / uploads.FILES).resolve():
             return self._submit(name, uploads.note_pending(folder, file=path.name, name=document.name))
         return self._submit(name, uploads.note_pending(folder, paths=[str(path)]))
 
