@@ -202,3 +202,16 @@ def test_the_glossary_finds_columns_named_in_the_other_language(
         *rows("零件", ["品名", "单价"], ["轴承", "3"], ["叶轮", "9"], ["垫片", "1"], ["密封件", "7"]),
     )
     assert answer(question, shelf, None).citations[0].anchor.cells == row
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_chapter_that_is_named_answers(number: int, shelf: Any, paragraph: Callable[..., Block]) -> None:
+    for at in (1, 2, 3):
+        text = f"保修申请需要提供序列号 SN-{at * 111}。"
+        shelf.put(f"{at}.csv", paragraph(f"{at} | 零件{at} | {text}"))
+        shelf.put(
+            f"手册{'甲乙丙'[at - 1]}.epub",
+            paragraph(text, chapter=f"第{at}章", heading=(f"第{at}章 Chapter",)),
+        )
+    first = answer(f"第{number}章说保修申请要提供哪个序列号？", shelf, None).citations[0]
+    assert first.anchor.chapter == f"第{number}章"

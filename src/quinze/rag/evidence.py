@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from quinze.embeddings.folding import fold
-from quinze.knowledge.document import Block, BlockKind
+from quinze.knowledge.document import Block, BlockKind, Place
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.sentences import sentence_spans
 from quinze.rag.words import Question, Word, is_foreign, is_han, is_number
@@ -36,7 +36,7 @@ its names, but nothing of what is asked about them."""
 ECHO = 0.6
 """What fits a text that only repeats words of the question: an answer adds something."""
 NAMED = 0.3
-"""Added to the score of what stands in a file that the question names."""
+"""Added to the score of what stands in a file, on a page or in a chapter that the question names."""
 LONG_SENTENCE = 300
 """A longer one is taken apart at its line breaks: OCR and lists often have no full stops."""
 UNSEEN = 9
@@ -55,6 +55,10 @@ _NAMED = re.compile(
 )
 _DEFINES = re.compile(
     r"^.{1,50}?\b(?:is|are|was|were) (?:an?|the)\b|^.{1,20}?(?:是一|是指|即|称为)", re.IGNORECASE
+)
+_PLACE = re.compile(
+    r"第\s*[\d一二三四五六七八九十百]+\s*[章节页张条款部卷]|\b(?:chapter|section|page|slide|part|appendix)\s+[\dA-Z][\d.]*",
+    re.IGNORECASE,
 )
 _BECAUSE = re.compile(
     r"\b(?:because|since|due to|therefore|thus|so that|reason)\b|因为|由于|因此|所以|以便|原因|为了",
@@ -104,6 +108,7 @@ class Evidence:
             for word in question.words
         ]
         self._folded_question = fold(question.text)
+        self._places = [_unspaced(found) for found in _PLACE.findall(self._folded_question)]
 
     def units(self) -> list[Unit]:
         """Every sentence, row and definition of the hits that holds any of the question, the best first."""
@@ -148,7 +153,8 @@ class Evidence:
             here = [place for place in places if place[0] >= COLUMN]
             coverage = self._coverage(places, named, foreign=foreign)
             if coverage:
-                score = coverage * self._fit(block, text, tokens) + 0.1 / (rank + 2) + (NAMED if named else 0)
+                score = coverage * self._fit(block, text, tokens) + 0.1 / (rank + 2)
+                score += NAMED if named or self._is_there(place) else 0.0
                 holds = frozenset(
                     word.terms[0] for word in self._question.words if found(word, here) >= SIMILAR
                 )
@@ -160,6 +166,18 @@ class Evidence:
         stem = PurePosixPath(name).stem
         return name in self._folded_question or (
             len(stem) > 3 and not stem.isalpha() and stem in self._folded_question
+        )
+
+    def _is_there(self, place: Place) -> bool:
+        """Whether the question names the chapter, page or slide: "page 3", "第2章"."""
+        stands = [*place.heading, place.chapter or ""]
+        stands += [f"page {place.page}", f"第{place.page}页"] if place.page else []
+        stands += [f"slide {place.slide}", f"第{place.slide}页", f"第{place.slide}张"] if place.slide else []
+        spaced = [fold(text) + " " for text in stands]
+        return any(
+            re.search(rf"{re.escape(named)}(?!\d)", _unspaced(text))
+            for named in self._places
+            for text in spaced
         )
 
     def _terms(self, text: str) -> set[str]:
@@ -299,6 +317,10 @@ def _begin_alike(one: str, other: str) -> bool:
 def _in_table(block: Block) -> bool:
     """Whether a row stands under names of columns: then what other rows say is not about it."""
     return block.kind is BlockKind.TABLE_ROW and any(block.header)
+
+
+def _unspaced(text: str) -> str:
+    return "".join(text.split())
 
 
 def filled_columns(block: Block) -> str:
