@@ -17,7 +17,10 @@ from quinze.errors import (
     InvalidRequestError,
     NotFoundError,
 )
+from quinze.knowledge import ingest
+from quinze.knowledge.fingerprint import readers_fingerprint
 from quinze.knowledge.knowledge_base import IngestEvent, KnowledgeBase
+from quinze.knowledge.results import Failure, Unread
 
 Write = Callable[..., Path]
 
@@ -159,15 +162,14 @@ def test_what_cannot_be_read_is_recorded_with_its_reason(
     write("bad.txt", "UNREADABLE")
     write("good.txt", "readable")
     report = kb.add([source])
-    assert [(f.document, f.error, f.hint) for f in report.failed] == [
-        ("source/bad.txt", "source/bad.txt is unreadable.", "Write it anew.")
+    assert report.failed == [
+        Failure("source/bad.txt", "source/bad.txt is unreadable.", "Write it anew.", "unreadable_document")
     ]
     assert report.added == 1
     bad = kb.document("source/bad.txt")
     assert (bad.status, bad.error) == ("failed", "source/bad.txt is unreadable.")
-    assert [(u.document, u.error) for u in kb.search_account("readable").unread] == [
-        ("source/bad.txt", bad.error)
-    ]
+    assert bad.code == "unreadable_document"
+    assert kb.search_account("readable").unread == [Unread("source/bad.txt", bad.error, bad.code)]
     stats = kb.stats()
     assert (stats.documents, stats.ready, stats.failed) == (2, 1, 1)
     # It is not tried again in vain ...
@@ -179,7 +181,30 @@ def test_what_cannot_be_read_is_recorded_with_its_reason(
     write("bad.txt", "now it is fine")
     assert kb.add([source]).updated == 1
     assert kb.document("source/bad.txt").status == "ready"
+    assert kb.document("source/bad.txt").code == ""
     assert kb.search_account("fine").unread == []
+
+
+def test_what_failed_is_tried_again_once_the_readers_have_changed(
+    kb: KnowledgeBase, source: Path, write: Write, readers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade that reads a new kind of file picks it up at the next add; what is ready is left alone."""
+    write("bad.txt", "UNREADABLE")
+    write("good.txt", "readable")
+    kb.add([source])
+    monkeypatch.setattr(ingest, "readers_fingerprint", lambda: "newer")
+    readers.read_names.clear()
+    assert len(kb.add([source]).failed) == 1
+    assert readers.read_names == ["source/bad.txt"]
+    assert kb.add([source]).skipped == 2
+
+
+def test_the_readers_are_others_when_their_code_is(tmp_path: Path) -> None:
+    assert readers_fingerprint() == readers_fingerprint()
+    (tmp_path / "pdf.py").write_text("one")
+    before = readers_fingerprint.__wrapped__(tmp_path)
+    (tmp_path / "pdf.py").write_text("two")
+    assert before != readers_fingerprint.__wrapped__(tmp_path)
 
 
 def test_a_document_that_became_unreadable_is_not_searched_in_its_old_form(

@@ -157,6 +157,31 @@ def test_a_newer_version_is_left_alone(kb: KnowledgeBase) -> None:
     assert "Update Quinze" in refused.value.hint
 
 
+def test_an_older_version_is_brought_up_to_date(
+    kb: KnowledgeBase, write: Write, source: Path, readers: Any
+) -> None:
+    """By whoever opens it first, with all that is in it; what failed then is tried anew and gets its code."""
+    write("good.txt", "The bread is proved.")
+    write("bad.txt", "UNREADABLE")
+    kb.add([source])
+    kb.close()
+    older = apsw.Connection(str(kb.folder / "knowledge.sqlite"))
+    older.execute("ALTER TABLE documents DROP COLUMN code; ALTER TABLE documents DROP COLUMN readers")
+    older.pragma("user_version", 1)
+    older.close()
+    with ThreadPoolExecutor(4) as pool:
+        for base in pool.map(lambda _: reopen(kb.folder), range(4)):
+            base.close()
+    with KnowledgeBase.open(kb.folder, embedder=None, create=False, readers=readers) as again:
+        assert again.search("bread", 1)[0].document == "source/good.txt"
+        assert again.document("source/bad.txt").code == ""
+        assert (again.add([source]).skipped, again.document("source/bad.txt").code) == (
+            1,
+            "unreadable_document",
+        )
+        assert again.check() == []
+
+
 def test_a_locked_database_says_who_holds_it(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch, readers: Any
 ) -> None:

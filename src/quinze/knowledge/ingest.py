@@ -11,7 +11,6 @@ know.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 import time
@@ -27,6 +26,7 @@ from quinze.embeddings.embedder import Embedder, Vectors
 from quinze.errors import DocumentError, QuinzeError
 from quinze.knowledge.chunking import chunk_document
 from quinze.knowledge.document import Document
+from quinze.knowledge.fingerprint import hash_file, readers_fingerprint
 from quinze.knowledge.folders import Found, find_files
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.indexing import chunk_rows, indexed_texts, sayable
@@ -270,10 +270,11 @@ class Ingest:
             return
         error = outcome.error
         assert error is not None
-        entry = self._entry(outcome, status="failed", error=error.message, hint=error.hint)
+        told = {"error": error.message, "hint": error.hint, "code": error.code}
+        entry = self._entry(outcome, status="failed", readers=readers_fingerprint(), **told)
         self._store.put(entry, [], [], self._embedder.embed([]))
-        self._failed.append(Failure(file.name, error.message, error.hint))
-        self._tell(file, "failed", error=error.message, hint=error.hint, seconds=outcome.seconds)
+        self._failed.append(Failure(file.name, **told))
+        self._tell(file, "failed", seconds=outcome.seconds, **told)
 
     def _note_moved(self, outcome: Outcome, before: Known | None) -> None:
         file = outcome.file
@@ -374,16 +375,6 @@ class Ingest:
             )
 
 
-def hash_file(path: Path, cancel: threading.Event) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            if cancel.is_set():
-                break
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def _as_known(file: Found, known: Known | None) -> Found:
     """A file that was met in a folder before keeps its name and its folder when it is named itself."""
     if known is None or not known.root or file.root:
@@ -392,9 +383,9 @@ def _as_known(file: Found, known: Known | None) -> Found:
 
 
 def _ask_again(file: Found, known: Known, retry: bool) -> bool:
-    """Whether a file that failed is read again: when asked, or when it is named itself and not met in a
-    folder."""
-    return known.status == "failed" and (retry or file.named_itself)
+    """Whether a file that failed is read again: when asked, when it is named itself and not met in a folder,
+    or when the readers have changed since."""
+    return known.status == "failed" and (retry or file.named_itself or known.readers != readers_fingerprint())
 
 
 def now() -> str:

@@ -24,6 +24,8 @@ class IngestEvent(msgspec.Struct, frozen=True):
     pages: int | None = None
     error: str = ""
     hint: str = ""
+    code: str = ""
+    """`QuinzeError.code` of the failure: its kind, for programs and for other languages."""
     seconds: float = 0.0
     """How long reading and indexing took, once it is ready or has failed."""
     done: int = 0
@@ -37,6 +39,8 @@ class Failure(msgspec.Struct, frozen=True):
     document: str
     error: str
     hint: str = ""
+    code: str = ""
+    """`QuinzeError.code`: what kind of failure it is."""
 
 
 class IngestReport(msgspec.Struct, frozen=True):
@@ -75,6 +79,8 @@ class DocumentInfo(msgspec.Struct, frozen=True):
     chunks: int
     added_at: str
     seconds: float
+    code: str = ""
+    """`QuinzeError.code` of the failure; "" when it is ready, or failed before Quinze took note of codes."""
 
 
 class Unread(msgspec.Struct, frozen=True):
@@ -82,6 +88,8 @@ class Unread(msgspec.Struct, frozen=True):
 
     document: str
     error: str
+    code: str = ""
+    """`QuinzeError.code` of the failure."""
 
 
 class Hit(msgspec.Struct, frozen=True):

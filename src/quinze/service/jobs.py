@@ -20,26 +20,20 @@ from typing import Any, Literal
 import msgspec
 
 from quinze.errors import BusyError, JobNotFoundError, QuinzeError
+from quinze.knowledge.results import Failure as Failure
 
 log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Event = dict[str, Any]
-"""An IngestEvent as plain data: {document, path, stage, page, pages, error, hint, seconds, done, total}."""
+"""An IngestEvent as plain data: {document, path, stage, page, pages, error, hint, code, seconds, done,
+total}."""
 
 EVENTS_KEPT = 5_000
 """Events of one job that a late listener is told; older ones are forgotten (the job keeps its failures)."""
 JOBS_KEPT = 500
 """Ended jobs that are remembered."""
 MOST_QUEUED = 10_000
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """A document that could not be read, why, and what to do."""
-
-    document: str
-    error: str
-    hint: str = ""
 
 
 class JobState(msgspec.Struct, frozen=True):

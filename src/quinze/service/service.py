@@ -235,7 +235,7 @@ class Service:
         def work(job: Job) -> list[Failure]:
             base = self.knowledge_bases.get(name)
             report = base.add(paths, names=names, progress=job.progress, cancel=job.cancel)
-            return [Failure(found.document, found.error, found.hint) for found in report.failed]
+            return report.failed
 
         def on_end(job: Job) -> None:
             # A full disk or a fault of ours is no reason to forget what was promised.

@@ -19,6 +19,8 @@ class Known(msgspec.Struct, frozen=True):
     size: int
     mtime_ns: int
     status: str
+    readers: str
+    """The readers that failed on it, as fingerprint.py names them."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -39,6 +41,8 @@ class Entry(msgspec.Struct, frozen=True):
     pages: int | None = None
     error: str = ""
     hint: str = ""
+    code: str = ""
+    readers: str = ""
     warnings: list[str] = []
     seconds: float = 0.0
 

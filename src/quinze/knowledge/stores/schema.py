@@ -22,7 +22,7 @@ import apsw
 from quinze.errors import StorageError
 from quinze.knowledge.fulltext import TOKEN_CHARACTERS
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x51757A65  # "Quze"
 OLDEST_SQLITE = (3, 51, 3)
 """Older ones may corrupt a WAL database that two processes write."""
@@ -51,7 +51,9 @@ CREATE TABLE documents (
     first_chunk INTEGER NOT NULL DEFAULT 0,
     tokens INTEGER NOT NULL DEFAULT 0,
     added_at TEXT NOT NULL,
-    seconds REAL NOT NULL DEFAULT 0
+    seconds REAL NOT NULL DEFAULT 0,
+    code TEXT NOT NULL DEFAULT '',
+    readers TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX documents_by_content ON documents (sha256);
 CREATE TABLE blocks (
@@ -81,6 +83,14 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 
+UPDATES = {
+    1: """
+ALTER TABLE documents ADD COLUMN code TEXT NOT NULL DEFAULT '';
+ALTER TABLE documents ADD COLUMN readers TEXT NOT NULL DEFAULT '';
+""",
+}
+"""What makes a database of that version one of the next."""
+
 
 def create(path: Path, meta: dict[str, str]) -> None:
     """Make the database at `path`, whole or not at all. If another process was faster, its database stays."""
@@ -103,7 +113,7 @@ def create(path: Path, meta: dict[str, str]) -> None:
 
 
 def check(connection: apsw.Connection, path: Path) -> None:
-    """Raise StorageError unless this is a knowledge base of a version that we know."""
+    """Bring an older knowledge base up to date; StorageError for what is none, or newer than we are."""
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
     if application != APPLICATION_ID:
@@ -116,7 +126,22 @@ def check(connection: apsw.Connection, path: Path) -> None:
             f"{path} was written by a newer Quinze (its version is {version}, this Quinze knows {VERSION}).",
             hint="Update Quinze, or make a knowledge base under another name.",
         )
-    assert version == VERSION, "there is no older version to bring up to date yet"
+    if version < VERSION:
+        _update(connection)
+
+
+def _update(connection: apsw.Connection) -> None:
+    """To our version, in one transaction. Processes that wait here find it done."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for version in range(connection.pragma("user_version"), VERSION):
+            connection.execute(UPDATES[version])
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def check_library() -> None:

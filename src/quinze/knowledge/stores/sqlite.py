@@ -26,7 +26,7 @@ from quinze.knowledge.stores.records import ChunkRow, Entry, Known, StoredChunk
 
 _INFO = (
     "id, name, path, sha256, size, format, title, language, pages, status, error, hint, warnings,"
-    " blocks, chunks, added_at, seconds"
+    " blocks, chunks, added_at, seconds, code"
 )
 
 
@@ -162,8 +162,8 @@ class SQLiteStore(Connections):
 
     def unread(self) -> list[Unread]:
         with self.reading() as db:
-            rows = db.execute("SELECT name, error FROM documents WHERE status = 'failed' ORDER BY name")
-            return [Unread(name, error) for name, error in rows]
+            rows = db.execute("SELECT name, error, code FROM documents WHERE status = 'failed' ORDER BY name")
+            return [Unread(*row) for row in rows]
 
     def blocks(self, document_id: int, start: int, limit: int | None) -> list[Block]:
         stop = 2**62 if limit is None else start + limit
