@@ -24,6 +24,7 @@ class Shelf:
     unread: list[Unread] = field(default_factory=list)
     hits: list[Hit] = field(default_factory=list)
     documents: int = 0
+    analyzer: Analyzer = field(default_factory=Analyzer)
 
     def put(self, name: str, *blocks: Block, title: str = "") -> None:
         self.documents += 1

@@ -125,3 +125,15 @@ def test_an_answer_becomes_json_and_comes_back(base: KnowledgeBase) -> None:
     plain = json.loads(msgspec.json.encode(given))
     assert list(plain) == ["answer", "kind", "citations", "searched", "model", "context"]
     assert msgspec.convert(plain, type(given)) == given
+
+
+def test_of_two_files_with_the_same_text_both_are_cited(tmp_path: Path) -> None:
+    text = "The lighthouse of Halden was lit for the first time in 1844. It stands on the northern cape.\n"
+    for name in ("a.txt", "b.md"):
+        (tmp_path / name).write_text(text)
+    with KnowledgeBase.open(tmp_path / "twins", embedder=HashingEmbedder(), create=True) as base:
+        base.add([tmp_path / "a.txt", tmp_path / "b.md"], names=["a.txt", "b.md"])
+        given = answer("When was the lighthouse lit for the first time?", base, None)
+    assert {citation.document for citation in given.citations} == {"a.txt", "b.md"}
+    assert given.answer.endswith("[1][2]")
+    assert all(passage.used for passage in given.searched.passages)

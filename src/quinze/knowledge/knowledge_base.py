@@ -155,6 +155,11 @@ class KnowledgeBase:
         self.document(document_id)
         return self._store.blocks(document_id, max(start, 0), limit)
 
+    @property
+    def analyzer(self) -> Analyzer:
+        """What its words were indexed with; it may be shared by threads."""
+        return self._analyzer
+
     def stats(self) -> Stats:
         ready, failed, chunks, updated_at = self._store.counts()
         size = 0

@@ -138,6 +138,8 @@ class Search(msgspec.Struct, frozen=True):
     notes: list[str] = []
     """What else a person should know: "“the” stands nearly everywhere and was not looked up"."""
     seconds: float = 0.0
+    copies: list[Hit] = []
+    """Passages that are not among the hits because one of them has the same text: where else it stands."""
 
 
 class Stats(msgspec.Struct, frozen=True):

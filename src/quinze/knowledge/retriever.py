@@ -48,6 +48,8 @@ class Limits(msgspec.Struct, frozen=True):
     """What "near" is: this share of the score that would be replaced."""
     alike: float = 0.9
     """Passages that share this much of their words are copies."""
+    copies: int = 16
+    """Copies of hits in other documents that are told of."""
 
 
 class Candidate(msgspec.Struct):
@@ -110,7 +112,8 @@ class Retriever:
         candidates = self._candidates(k, present, state, likeness, list(named), places)
         looked_at = self._look_at(candidates, query, present, collection, likeness)
         self._score(looked_at, query, collection, set(named), places)
-        kept, dropped = self._choose(looked_at, k)
+        unique, copies, dropped = self._fold(looked_at)
+        kept, crowded_out = self._choose(unique, k)
         best = ranking.best_possible_bm25(present, collection, self.weights)
         return Search(
             hits=[_hit(candidate, best) for candidate in kept],
@@ -118,9 +121,10 @@ class Retriever:
             chunks=chunks,
             unread=self._store.unread(),
             terms=present,
-            dropped=dropped,
+            dropped=dropped + crowded_out,
             notes=_notes(query, state),
             seconds=time.perf_counter() - begun,
+            copies=[_hit(candidate, best) for candidate in copies[: self.limits.copies]],
         )
 
     # -- candidates
@@ -230,18 +234,26 @@ class Retriever:
 
     # -- choosing
 
-    def _choose(self, ranked: list[Candidate], k: int) -> tuple[list[Candidate], list[Dropped]]:
-        """The k to return, best first, and why the others are not among them."""
-        share = max(2, math.ceil(k * self.limits.of_one_document))
+    def _fold(self, ranked: list[Candidate]) -> tuple[list[Candidate], list[Candidate], list[Dropped]]:
+        """Those that say something new, the copies of them, and whose copies they are."""
         unique: list[Candidate] = []
+        copies: list[Candidate] = []
         dropped: list[Dropped] = []
         for candidate in ranked:
             twin = next((other for other in unique if self._alike(candidate, other)), None)
             if twin is None:
                 unique.append(candidate)
-            else:
-                where = ", ".join(part for part in (twin.chunk.document, twin.place.label()) if part)
-                dropped.append(_drop(candidate, f"the same text as in {where}"))
+                continue
+            if candidate.chunk.document_id != twin.chunk.document_id:
+                copies.append(candidate)
+            where = ", ".join(part for part in (twin.chunk.document, twin.place.label()) if part)
+            dropped.append(_drop(candidate, f"the same text as in {where}"))
+        return unique, copies, dropped
+
+    def _choose(self, unique: list[Candidate], k: int) -> tuple[list[Candidate], list[Dropped]]:
+        """The k to return, best first, and why the others are not among them."""
+        share = max(2, math.ceil(k * self.limits.of_one_document))
+        dropped: list[Dropped] = []
         kept: list[Candidate] = []
         crowded: list[Candidate] = []
         taken: dict[int, int] = {}

@@ -60,7 +60,7 @@ def stream_answer(
         raise InvalidRequestError("The question is empty.", hint="Ask something.", param="question")
     if k < 1:
         raise InvalidRequestError(f"k is {k}; at least 1 passage must be read.", param="k")
-    analyzer = Analyzer()
+    analyzer = knowledge_base.analyzer
     walk = _Walk(read_question(question, analyzer), analyzer, knowledge_base, k)
     prompt = walk.prompt_for(llm) if llm else None
     yield AnswerEvent("searched", searched=walk.searched(prompt, []))
@@ -86,7 +86,8 @@ class _Walk:
     def __post_init__(self) -> None:
         self.started = time.monotonic()
         self.search: Search = self.knowledge_base.search_account(self.question.text, max(POOL, self.k))
-        self.units: list[Unit] = Evidence(self.question, self.search.hits, self.analyzer).units()
+        self.found: list[Hit] = sorted([*self.search.hits, *self.search.copies], key=lambda hit: -hit.score)
+        self.units: list[Unit] = Evidence(self.question, self.found, self.analyzer).units()
 
     def note(self, name: str, **values: object) -> None:
         self.notes.append(phrase(name, self.question.language, **values))
@@ -178,15 +179,11 @@ class _Walk:
         read = {hit.chunk_id for hit in prompt.passages} if prompt else set()
         dropped = prompt.dropped if prompt else {}
         passages = []
-        for hit in self.search.hits:
+        copies = {hit.chunk_id for hit in self.search.copies}
+        for hit in self.found:
             used = hit.chunk_id in quoted or hit.chunk_id in read
-            reason = (
-                "quoted"
-                if hit.chunk_id in quoted
-                else "read"
-                if used
-                else dropped.get(hit.chunk_id, "low score")
-            )
+            unused = dropped.get(hit.chunk_id, "duplicate" if hit.chunk_id in copies else "low score")
+            reason = "quoted" if hit.chunk_id in quoted else "read" if used else unused
             passages.append(Passage(hit.document, hit.place.label(), round(hit.score, 4), used, reason))
         return Searched(
             knowledge_base=self.knowledge_base.name,
