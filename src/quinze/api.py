@@ -124,11 +124,13 @@ class KnowledgeBase:
 class Embedder:
     """Texts -> unit vectors, (len(texts), dimensions), so that a dot product is a cosine.
 
+    name  of an embedder; None takes the one of the settings
+
     >>> Embedder().embed(["bread dough", "面团"]).shape
     (2, 512)
     """
 
-    def __init__(self, name: str = "hashing") -> None:
+    def __init__(self, name: str | None = None) -> None:
         with contextlib.closing(_service()) as service:
             self._embedder = service.embedder(name)
 

@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_read_says_why_and_can_be_tried_again(visit: Calla
     row = page.get_by_test_id("documents").locator("li", has_text="broken.pdf")
     expect(row.locator(".reason")).not_to_be_empty()
     page.get_by_test_id("language").click()
-    expect(row.locator(".reason")).to_have_text("文件已损坏，或内容与文件名不符。")
+    expect(row.locator(".reason")).to_have_text("文件读不出来，可能已损坏或与文件名不符。")
     page.get_by_test_id("language").click()
     expect(page.locator("header")).to_contain_text("1 could not be read")
     row.get_by_role("button", name="Try again").click()

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from quinze.api import Embedder
+from quinze.embeddings.hashing import load_embedder
 from quinze.errors import InvalidRequestError
+from quinze.knowledge.knowledge_base import KnowledgeBase
+from quinze.rag import pipeline as rag
 from quinze.service import settings
 from quinze.service.settings import Settings, load_settings
 
@@ -75,3 +79,11 @@ def test_every_setting_has_its_line_of_documentation() -> None:
         and isinstance(after.value, ast.Constant)
     }
     assert documented == {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_a_room_and_the_settings_share_their_defaults(home: Path, tmp_path: Path) -> None:
+    """Python's own doors ask for what the faces ask for when nothing is said."""
+    for door in (KnowledgeBase.search, KnowledgeBase.search_account, rag.answer, rag.stream_answer):
+        assert inspect.signature(door).parameters["k"].default == Settings().search_results
+    with KnowledgeBase.open(tmp_path / "notes", embedder=None, create=True) as base:
+        assert base.embedder.id == Embedder().id == load_embedder(Settings().embedder).id

@@ -25,6 +25,7 @@ from typing import Self
 from quinze.embeddings.embedder import Embedder
 from quinze.embeddings.hashing import load_embedder
 from quinze.errors import ConflictError, DocumentNotFoundError, KnowledgeBaseNotFoundError
+from quinze.knowledge.defaults import EMBEDDER, SEARCH_RESULTS
 from quinze.knowledge.document import Block
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.ingest import Ingest, Progress, Reader
@@ -79,13 +80,13 @@ class KnowledgeBase:
     ) -> KnowledgeBase:
         """The knowledge base in `folder`; with `create`, made if it is not there.
 
-        embedder  None: the one its database records (of a new base: hashing)
+        embedder  None: the one its database records (of a new base: the default one)
         readers   None: reading children of its own, started by the first `add`
         """
         folder = Path(folder)
         path = folder / DATABASE
         if create:
-            chosen = embedder or load_embedder("hashing")
+            chosen = embedder or load_embedder(EMBEDDER)
             store = SQLiteStore.create(path, {"embedder": chosen.id, "dimensions": str(chosen.dimensions)})
         elif path.is_file():
             store = SQLiteStore(path)
@@ -173,11 +174,11 @@ class KnowledgeBase:
 
     # -- search
 
-    def search(self, query: str, k: int = 8) -> list[Hit]:
+    def search(self, query: str, k: int = SEARCH_RESULTS) -> list[Hit]:
         """The k passages that answer best, best first."""
         return self.search_account(query, k).hits
 
-    def search_account(self, query: str, k: int = 8) -> Search:
+    def search_account(self, query: str, k: int = SEARCH_RESULTS) -> Search:
         """The same with the account: what was searched, by which terms, what was dropped and why."""
         return self._retriever.search(query, k)
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from quinze.errors import InvalidRequestError
+from quinze.knowledge.defaults import EMBEDDER, SEARCH_RESULTS
 
 FILE_NAME = "settings.json"
 VARIABLE_PREFIX = "QUINZE_"
@@ -63,9 +64,9 @@ class Settings:
     """Models kept in memory at the same time; the one unused for longest makes room."""
     unload_after: float = 900.0
     """Seconds after which an unused model leaves memory; 0 keeps it."""
-    embedder: str = "hashing"
+    embedder: str = EMBEDDER
     """What turns passages into vectors when a knowledge base is created."""
-    search_results: int = 8
+    search_results: int = SEARCH_RESULTS
     """Passages that a search returns, and that an answer reads, when no number is given."""
     page_image_width: int = 1200
     """Width in pixels of a rendered page when none is given."""

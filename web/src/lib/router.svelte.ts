@@ -39,9 +39,7 @@ export function goQuery(changes: Record<string, string | null>, options = { repl
 }
 
 export const paths = {
-  // A last part with a dot is asked of the server as a file; the closing slash says that it is none.
-  knowledge: (name?: string) =>
-    name === undefined ? '/knowledge' : `/knowledge/${encodeURIComponent(name)}${name.includes('.') ? '/' : ''}`,
+  knowledge: (name?: string) => (name === undefined ? '/knowledge' : `/knowledge/${encodeURIComponent(name)}`),
   document: (name: string, id: number, block?: number) =>
     `/knowledge/${encodeURIComponent(name)}/documents/${id}${block === undefined ? '' : `?block=${block}`}`,
   chat: (id?: string) => (id ? `/chat/${id}` : '/chat'),

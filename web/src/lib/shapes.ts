@@ -42,6 +42,8 @@ export interface DocumentInfo {
   status: 'ready' | 'failed'
   error: string
   hint: string
+  /** What kind of failure it is; '' when there is none, or when it failed before codes were kept. */
+  code: string
   warnings: string[]
   blocks: number
   chunks: number
@@ -78,6 +80,7 @@ export interface IngestEvent {
   pages: number | null
   error: string
   hint: string
+  code: string
   seconds: number
   done: number
   total: number
@@ -87,6 +90,7 @@ export interface Failure {
   document: string
   error: string
   hint: string
+  code: string
 }
 
 export interface JobState {
@@ -131,7 +135,7 @@ export interface Searched {
   knowledge_base: string
   documents: number
   chunks: number
-  unread: { document: string; error: string }[]
+  unread: { document: string; error: string; code: string }[]
   terms: string[]
   passages: Passage[]
   notes: string[]

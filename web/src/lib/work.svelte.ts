@@ -258,13 +258,13 @@ class Work {
 }
 
 function pick(event: IngestEvent) {
-  const { stage, page, pages, seconds, error, hint } = event
-  return { stage, page, pages, seconds, error, hint }
+  const { stage, page, pages, seconds, error, hint, code } = event
+  return { stage, page, pages, seconds, error, hint, code }
 }
 
 function outcome(job: JobState, row: FileRow): Partial<FileRow> {
   const failure = job.failed[0]
-  if (failure) return { stage: 'failed', error: failure.error, hint: failure.hint }
+  if (failure) return { stage: 'failed', error: failure.error, hint: failure.hint, code: failure.code }
   if (job.state === 'failed') {
     return { stage: 'failed', error: job.error?.message ?? '', hint: job.error?.hint ?? '', code: job.error?.code ?? '' }
   }
