@@ -183,16 +183,17 @@ void attention(const AttentionTask& a, std::byte* scratch) {
                       static_cast<int64_t>(sizeof(float)) <= kScratchBytes);
     const int64_t columns = (D + 15) / 16 * 16;
 
-    int64_t visible[kMaxAttentionRows], most = 0;  // keys [0, visible) of each row
+    int64_t first[kMaxAttentionRows] = {}, visible[kMaxAttentionRows], most = 0;  // keys [first, visible) of each row
     for (int64_t r = 0; r < rows; r++) {
         const int64_t t = (a.row0 + r) / a.group, head = a.kv_head * a.group + (a.row0 + r) % a.group;
         load_row(reinterpret_cast<const std::byte*>(a.q + (t * a.heads + head) * D), Type::F32, D, q + r * kPadded);
         visible[r] = a.past + t + 1 < a.key1 ? a.past + t + 1 : a.key1;
+        first[r] = a.window > 0 && a.past + t + 1 > a.window ? a.past + t + 1 - a.window : 0;
         most = visible[r] > most ? visible[r] : most;
         a.max[r] = kNone, a.sum[r] = 0;
         std::memset(few ? a.acc + r * D : wide + r * kPadded, 0, (few ? D : columns) * sizeof(float));
     }
-    for (int64_t key = a.key0; key < most;) {
+    for (int64_t key = a.key0 > first[0] ? a.key0 : first[0]; key < most;) {
         const int64_t page = key / kPageTokens, end = (page + 1) * kPageTokens < most ? (page + 1) * kPageTokens : most, n = end - key;
         const std::byte* k = kv.pages[page] + kv.k_offset + a.kv_head * kv.head_bytes + key % kPageTokens * token_bytes;
         const std::byte* v = kv.pages[page] + kv.v_offset + a.kv_head * kv.head_bytes + key % kPageTokens * token_bytes;
@@ -206,11 +207,15 @@ void attention(const AttentionTask& a, std::byte* scratch) {
         for (int64_t r = 0; r < rows; r++) {
             float* s = scores + r * kPageTokens;
             const int64_t seen = visible[r] - key < n ? visible[r] - key : n;
-            if (seen <= 0) {
+            if (seen <= 0 || first[r] - key >= seen) {
                 std::memset(s, 0, n * sizeof(float));
                 continue;
             }
-            const float shrink = reweigh(s, seen, a.scale, a.max[r], a.sum[r]);
+            if (a.softcap > 0)
+                for (int64_t i = 0; i < seen; i += 8)
+                    _mm256_store_ps(s + i, softcap8(_mm256_mul_ps(_mm256_load_ps(s + i), _mm256_set1_ps(a.scale)), a.softcap));
+            for (int64_t i = 0; i < first[r] - key; i++) s[i] = kNone;
+            const float shrink = reweigh(s, seen, a.softcap > 0 ? 1.0f : a.scale, a.max[r], a.sum[r]);
             for (int64_t i = seen; i < n; i++) s[i] = 0;
             if (shrink == 1.0f) continue;
             float* acc = few ? a.acc + r * D : wide + r * kPadded;

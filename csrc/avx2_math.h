@@ -65,6 +65,20 @@ inline __m256 exp8(__m256 x) {
     return _mm256_andnot_ps(tiny, p);
 }
 
+inline __m256 gelu8(__m256 x) {
+    const __m256 cube = _mm256_mul_ps(_mm256_mul_ps(x, x), x);
+    const __m256 inner = _mm256_fmadd_ps(cube, _mm256_set1_ps(0.044715f), x);
+    const __m256 e = exp8(_mm256_mul_ps(inner, _mm256_set1_ps(-2.0f * 0.7978845608f)));
+    return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
+}
+// cap * tanh(x / cap), tanh(z) = 1 - 2 / (exp(2 z) + 1)
+inline __m256 softcap8(__m256 x, float cap) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    const __m256 e = exp8(_mm256_mul_ps(x, _mm256_set1_ps(2.0f / cap)));
+    const __m256 t = _mm256_sub_ps(one, _mm256_div_ps(_mm256_set1_ps(2.0f), _mm256_add_ps(e, one)));
+    return _mm256_mul_ps(t, _mm256_set1_ps(cap));
+}
+
 // Eight rows of eight floats, turned on their diagonal.
 inline void transpose8(__m256 (&r)[8]) {
     __m256 a[8], b[8];

@@ -144,12 +144,38 @@ New<uint16_t> store_f16(const KernelSet& s, const Floats1& x) {
     return give(std::move(y), {x.shape(0)});
 }
 
+New<float> layer_norm(const KernelSet& s, const Floats1& x, const Floats1& weight, const Floats1& bias, float eps) {
+    require(size(x) > 0 && size(x) == size(weight) && size(x) == size(bias), "x, weight and bias differ in size");
+    std::unique_ptr<float[]> y(new float[x.shape(0)]);
+    s.k.layer_norm(x.data(), weight.data(), bias.data(), size(x), eps, y.get());
+    return give(std::move(y), {x.shape(0)});
+}
+New<float> gelu(const KernelSet& s, const Floats1& x) {
+    auto y = copy(x);
+    s.k.gelu(y.get(), size(x));
+    return give(std::move(y), {x.shape(0)});
+}
+New<float> gelu_mul(const KernelSet& s, const Floats1& gate, const Floats1& up) {
+    require(size(gate) == size(up), "gate and up differ in size");
+    auto y = copy(gate);
+    s.k.gelu_mul(y.get(), up.data(), size(up));
+    return give(std::move(y), {gate.shape(0)});
+}
+New<float> softcap(const KernelSet& s, const Floats1& x, float cap) {
+    require(cap > 0, "a cap is above zero");
+    auto y = copy(x);
+    s.k.softcap(y.get(), size(x), cap);
+    return give(std::move(y), {x.shape(0)});
+}
+
 // q (T, H, D); k, v (N, K, D) lie in a cache whose last T positions are q's own. `part` keys are looked at together
 // (0: all), and the pieces merged. Returns (T, H, D).
-New<float> attention(const KernelSet& s, const Floats3& q, const Floats3& k, const Floats3& v, bool f16, int64_t part) {
+New<float> attention(const KernelSet& s, const Floats3& q, const Floats3& k, const Floats3& v, bool f16, int64_t part,
+                     int64_t window, float softcap) {
     const int64_t T = size(q), H = size(q, 1), D = size(q, 2), N = size(k), K = size(k, 1);
     require(T >= 1 && N >= T && H >= 1 && K >= 1 && H % K == 0 && D >= 1 && D <= kMaxHeadDim && size(k, 2) == D && part >= 0,
             "q and k do not fit");
+    require(window >= 0 && softcap >= 0, "a window or a cap below zero");
     require(size(v) == N && size(v, 1) == K && size(v, 2) == D, "k and v differ in shape");
     DecoderConfig config;
     config.layers = 1, config.kv_heads = K, config.head_dim = D;
@@ -174,7 +200,8 @@ New<float> attention(const KernelSet& s, const Floats3& q, const Floats3& k, con
             std::vector<double> largest(n, -INFINITY), total(n), whole(n * D);
             for (int64_t key0 = 0; key0 < N; key0 += part) {
                 s.k.attention({q.data(), H, group, head, row0, row1, N - T, key0, std::min(N, key0 + part),
-                               static_cast<float>(1 / std::sqrt(static_cast<double>(D))), view, max.data(), sum.data(), acc.data()},
+                               static_cast<float>(1 / std::sqrt(static_cast<double>(D))), view, max.data(), sum.data(), acc.data(),
+                               window, softcap},
                               scratch.get());
                 for (int64_t r = 0; r < n; r++) {
                     if (max[r] == -INFINITY) continue;
@@ -209,7 +236,11 @@ void bind_kernels(nb::module_& m) {
         .def("max", [](const KernelSet& s, const Floats1& x) { return s.k.max(x.data(), size(x)); }, "x"_a)
         .def("sum_exp", [](const KernelSet& s, const Floats1& x, float max) { return s.k.sum_exp(x.data(), size(x), max); }, "x"_a, "max"_a)
         .def("store_f16", &store_f16, "x"_a)
-        .def("attention", &attention, "q"_a, "k"_a, "v"_a, "f16"_a, "part"_a = 0);
+        .def("attention", &attention, "q"_a, "k"_a, "v"_a, "f16"_a, "part"_a = 0, "window"_a = 0, "softcap"_a = 0.0f)
+        .def("layer_norm", &layer_norm, "x"_a, "weight"_a, "bias"_a, "eps"_a)
+        .def("gelu", &gelu, "x"_a)
+        .def("gelu_mul", &gelu_mul, "gate"_a, "up"_a)
+        .def("softcap", &softcap, "x"_a, "cap"_a);
     m.def("kernels", [](const std::string& name) { return new KernelSet{kernels_named(name)}; }, "name"_a,
           nb::rv_policy::take_ownership);
 }

@@ -48,6 +48,8 @@ struct AttentionTask {
     float* max = nullptr;                // out (rows,)    largest score; -inf where no key was seen
     float* sum = nullptr;                // out (rows,)    sum of exp(score - max)
     float* acc = nullptr;                // out (rows, D)  sum of exp(score - max) * v
+    int64_t window = 0;                  // a token sees its last `window` keys, its own among them; 0: all before it
+    float softcap = 0;                   // scores become softcap * tanh(score / softcap); 0: they stay
 };
 
 struct Kernels {
@@ -76,6 +78,14 @@ struct Kernels {
     double (*sum_exp)(const float* x, int64_t n, float max);
     void (*store_f16)(const float* x, int64_t n, uint16_t* y);
     void (*attention)(const AttentionTask& task, std::byte* scratch);
+
+    // What some families want besides.
+    // y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias (Ba et al. 2016). x and y may be the same
+    void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* y);
+    // GELU by its tanh formula, x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3) (Hendrycks and Gimpel 2016)
+    void (*gelu)(float* x, int64_t n);
+    void (*gelu_mul)(float* gate, const float* up, int64_t n);  // gate = gelu(gate) * up
+    void (*softcap)(float* x, int64_t n, float cap);            // x = cap * tanh(x / cap) (Gemma 2)
 };
 
 const Kernels& scalar_kernels();

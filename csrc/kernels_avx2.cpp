@@ -182,6 +182,41 @@ void add(float* x, const float* y, int64_t n) {
     each8(x, y, n, [](__m256 a, __m256 b) { return _mm256_add_ps(a, b); });
 }
 
+void layer_norm(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* y) {
+    __m256 a = _mm256_setzero_ps();
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) a = _mm256_add_ps(a, _mm256_loadu_ps(x + i));
+    double sum = sum8(a), square = 0;
+    for (; i < n; i++) sum += x[i];
+    const double mean = sum / static_cast<double>(n);
+    const __m256 middle = _mm256_set1_ps(static_cast<float>(mean));
+    a = _mm256_setzero_ps();
+    for (i = 0; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_sub_ps(_mm256_loadu_ps(x + i), middle);
+        a = _mm256_fmadd_ps(v, v, a);
+    }
+    square = sum8(a);
+    for (; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+    const double inverse = 1.0 / __builtin_sqrt(square / static_cast<double>(n) + eps);
+    const __m256 scale = _mm256_set1_ps(static_cast<float>(inverse));
+    for (i = 0; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), middle), scale);
+        _mm256_storeu_ps(y + i, _mm256_fmadd_ps(v, _mm256_loadu_ps(weight + i), _mm256_loadu_ps(bias + i)));
+    }
+    for (; i < n; i++) y[i] = static_cast<float>((x[i] - mean) * inverse) * weight[i] + bias[i];
+}
+
+void gelu(float* x, int64_t n) {
+    each8(x, x, n, [](__m256 v, __m256) { return gelu8(v); });
+}
+void gelu_mul(float* gate, const float* up, int64_t n) {
+    each8(gate, up, n, [](__m256 g, __m256 u) { return _mm256_mul_ps(gelu8(g), u); });
+}
+
+void softcap(float* x, int64_t n, float cap) {
+    each8(x, x, n, [&](__m256 v, __m256) { return softcap8(v, cap); });
+}
+
 void store_f16(const float* x, int64_t n, uint16_t* y) {
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
@@ -198,6 +233,7 @@ const Kernels* avx2_kernels() {
         {gemm_float<Type::F32>, gemm_float<Type::F16>, gemm_float<Type::BF16>, gemm_block<BlockQ8_0>, gemm_block<BlockQ4_0>},
         {dequantize_float<Type::F32>, dequantize_float<Type::F16>, dequantize_float<Type::BF16>, dequantize_q8_0, dequantize_q4_0},
         quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, attention,
+        layer_norm, gelu, gelu_mul, softcap,
     };
     return &kernels;
 }

@@ -177,6 +177,30 @@ void add(float* x, const float* y, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] += y[i];
 }
 
+void layer_norm(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* y) {
+    double sum = 0, square = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    const double mean = sum / static_cast<double>(n);
+    for (int64_t i = 0; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+    const double inverse = 1.0 / std::sqrt(square / static_cast<double>(n) + eps);
+    for (int64_t i = 0; i < n; i++) y[i] = static_cast<float>((x[i] - mean) * inverse) * weight[i] + bias[i];
+}
+
+float gelu_of(float x) {
+    const float u = 0.7978845608f * (x + 0.044715f * x * x * x);
+    return x / (1.0f + std::exp(-2.0f * u));
+}
+void gelu(float* x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) x[i] = gelu_of(x[i]);
+}
+void gelu_mul(float* gate, const float* up, int64_t n) {
+    for (int64_t i = 0; i < n; i++) gate[i] = gelu_of(gate[i]) * up[i];
+}
+
+void softcap(float* x, int64_t n, float cap) {
+    for (int64_t i = 0; i < n; i++) x[i] = cap * std::tanh(x[i] / cap);
+}
+
 void store_f16(const float* x, int64_t n, uint16_t* y) {
     for (int64_t i = 0; i < n; i++) y[i] = float_to_f16(x[i]);
 }
@@ -200,6 +224,7 @@ void attention(const AttentionTask& a, std::byte*) {
         const int64_t t = row / a.group, head = a.kv_head * a.group + row % a.group;
         const float* q = a.q + (t * a.heads + head) * D;
         const int64_t visible = a.past + t + 1, end = a.key1 < visible ? a.key1 : visible;
+        const int64_t first = a.window > 0 && visible - a.window > a.key0 ? visible - a.window : a.key0;
         float* acc = a.acc + (row - a.row0) * D;
         for (int64_t d = 0; d < D; d++) acc[d] = 0;
 
@@ -207,15 +232,17 @@ void attention(const AttentionTask& a, std::byte*) {
             const std::byte* k = at(kv.k_offset, position);
             double sum = 0;
             for (int64_t d = 0; d < D; d++) sum += static_cast<double>(q[d]) * number_at(k, d, kv.type);
-            return static_cast<float>(sum) * a.scale;
+            float s = static_cast<float>(sum) * a.scale;
+            if (a.softcap > 0) softcap(&s, 1, a.softcap);
+            return s;
         };
         // Twice over the keys, so that no row of scores need be kept however long the cache is.
         float largest = -std::numeric_limits<float>::infinity(), sum = 0;
-        for (int64_t p = a.key0; p < end; p++) {
+        for (int64_t p = first; p < end; p++) {
             const float s = score(p);
             largest = s > largest ? s : largest;
         }
-        for (int64_t p = a.key0; p < end; p++) {
+        for (int64_t p = first; p < end; p++) {
             const float weight = std::exp(score(p) - largest);
             const std::byte* v = at(kv.v_offset, p);
             sum += weight;
@@ -235,6 +262,7 @@ const Kernels& scalar_kernels() {
         {gemm, gemm, gemm, gemm, gemm},
         {dequantize_f32, dequantize_f16, dequantize_bf16, dequantize_q8_0, dequantize_q4_0},
         quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, attention,
+        layer_norm, gelu, gelu_mul, softcap,
     };
     return kernels;
 }
