@@ -41,7 +41,7 @@ def test_values_are_as_a_person_would_write_them(
     known: Document, one: Callable[[Document, str], Block]
 ) -> None:
     assert one(known, "262.35").text == "262.35"
-    assert one(known, "2025-03-14").cells == ("2025-03-14", "0.175", "TRUE")
+    assert one(known, "2025-03-14").cells == ("2025-03-14", "17.5%", "TRUE")
 
 
 def test_titles_hidden_sheets_and_comments_say_what_they_are(

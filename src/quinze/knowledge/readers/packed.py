@@ -28,6 +28,10 @@ _T = TypeVar("_T")
 PARTS_IN_ALL = 4
 """All the members read of one file may unpack to so many times the limit of one."""
 
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError, RuntimeError,
+)  # fmt: skip
+
 # ISO's strict variant of Office files differs from the usual one in the names of its namespaces.
 _STRICT = b"http://purl.oclc.org/ooxml/"
 _FAMILIES = (
@@ -80,6 +84,20 @@ class Package:
     def names(self) -> Iterator[str]:
         yield from self._zip.namelist()
 
+    def chunks(self, part: str, size: int = 1 << 20) -> Iterator[bytes]:
+        """The bytes of a large part one after another, for a package whose sizes were checked; none of a part
+        that is not there or is damaged."""
+        name = self._names.get(part.lstrip("/").lower())
+        if name is None:
+            return
+        try:
+            with self._zip.open(name) as file:
+                while data := file.read(size):
+                    self._report.tick()
+                    yield data
+        except _ZIP_ERRORS:
+            return
+
     def read(self, part: str) -> bytes | None:
         """The bytes of a part, whatever the case of its name; None if there is none."""
         name = self._names.get(part.lstrip("/").lower())
@@ -99,7 +117,7 @@ class Package:
         self._report.tick()
         try:
             return self._zip.read(info)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError) as error:
+        except _ZIP_ERRORS as error:
             raise damaged(
                 self._report.name, self._report.format, f"{name} cannot be unpacked ({error})"
             ) from None

@@ -165,7 +165,7 @@ class _Table:
         self.columns = tuple(region.left + column for column in range(width) if used[column])
         self.titles = self._title_rows()
         self.title: tuple[str, ...] = tuple(
-            next(cell for cell in self._cells(row) if cell) for row in range(region.top, self.titles)
+            str(next(cell for cell in self._cells(row) if cell)) for row in range(region.top, self.titles)
         )[-1:]
         self.names_end = self._names_end()
         self.header = merge_names([self._spread(row) for row in range(self.titles, self.names_end)])
@@ -178,7 +178,7 @@ class _Table:
             here = cell_range(index, region.left, index, region.right)
             cells = self._cells(index)
             if index < self.titles:
-                text = next(cell for cell in cells if cell)
+                text = str(next(cell for cell in cells if cell))
                 column = region.left + next(
                     at for at, cell in enumerate(self._rows[index][region.left :]) if cell
                 )

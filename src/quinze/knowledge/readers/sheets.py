@@ -1,6 +1,8 @@
-"""Excel and OpenDocument sheets: values as a person would read them, every row with the names of its columns.
+"""Excel and OpenDocument sheets: values as a person sees them, every row with the names of its columns.
 
-Place: sheet and cell range. Hidden sheets are read and say so (part "hidden"); comments follow their sheet.
+Excel's number formats are applied (25%, €1,250.00, 08:30), except in its old and binary files, whose values
+are written plainly. Place: sheet and cell range. Hidden sheets are read and say so (part "hidden"); comments
+follow their sheet.
 """
 
 from __future__ import annotations
@@ -15,26 +17,39 @@ from quinze.knowledge.document import Block, Document, Place
 from quinze.knowledge.readers.detection import damaged, encrypted
 from quinze.knowledge.readers.packed import Package
 from quinze.knowledge.readers.report import Report
+from quinze.knowledge.readers.sheet_cells import (
+    Extent,
+    Styles,
+    extent_of,
+    formatted_cells,
+    read_styles,
+    scattered_cells,
+)
+from quinze.knowledge.readers.sheet_formats import Value
 from quinze.knowledge.readers.sheet_notes import notes_of
 from quinze.knowledge.readers.sheet_tables import sheet_blocks
+from quinze.knowledge.readers.tables import Typed
 
-Value = str | float | int | bool | datetime.date | datetime.time | datetime.timedelta | None
 MOST_CELLS = 30_000_000
+DENSE_CELLS = 2_000_000
+DENSE_SHARE = 20
+"""Up to so many cells, or so many for each one that is filled, a sheet is laid out whole."""
 _PACKED = ("xlsx", "xlsb", "ods")
 
 
 def read(path: Path, report: Report) -> Document:
-    properties: dict[str, str] = {}
-    notes: dict[str, list[Block]] = {}
-    if report.format in _PACKED:
-        with Package(path, report) as package:
-            package.check_sizes()
-            if report.format == "xlsx":
-                properties = package.properties()
-                notes = notes_of(package)
+    if report.format not in _PACKED:
+        return _read(path, report, None)
+    with Package(path, report) as package:
+        package.check_sizes()
+        return _read(path, report, package if report.format == "xlsx" else None)
+
+
+def _read(path: Path, report: Report, package: Package | None) -> Document:
+    properties: dict[str, str] = {} if package is None else package.properties()
     try:
         workbook = python_calamine.CalamineWorkbook.from_path(str(path))
-        blocks = _read_sheets(workbook, report, notes)
+        blocks = list(_Sheets(workbook, report, package).read())
         sheets = len(workbook.sheet_names)
     except python_calamine.PasswordError:
         raise encrypted(report.name) from None
@@ -49,42 +64,96 @@ def read(path: Path, report: Report) -> Document:
     )
 
 
-def _read_sheets(
-    workbook: python_calamine.CalamineWorkbook, report: Report, notes: dict[str, list[Block]]
-) -> list[Block]:
-    blocks: list[Block] = []
-    room = report.limits.text_chars
-    metadata = workbook.sheets_metadata
-    for number, about in enumerate(metadata, start=1):
-        report.page(number, len(metadata))
-        hidden = about.visible != python_calamine.SheetVisibleEnum.Visible
-        place = Place(sheet=about.name, part="hidden" if hidden else None)
-        for block in _read_sheet(workbook, about.name, place, report):
-            blocks.append(block)
-            room -= len(block.text)
+class _Sheets:
+    """The sheets of one workbook, read one after another."""
+
+    def __init__(
+        self, workbook: python_calamine.CalamineWorkbook, report: Report, package: Package | None
+    ) -> None:
+        self._workbook = workbook
+        self._report = report
+        self._package = package
+        self._styles = Styles({}, {}, {}) if package is None else read_styles(package)
+        self._notes: dict[str, list[Block]] = {} if package is None else notes_of(package)
+
+    def read(self) -> Iterator[Block]:
+        room = self._report.limits.text_chars
+        metadata = self._workbook.sheets_metadata
+        for number, about in enumerate(metadata, start=1):
+            self._report.page(number, len(metadata))
+            hidden = about.visible != python_calamine.SheetVisibleEnum.Visible
+            place = Place(sheet=about.name, part="hidden" if hidden else None)
+            for block in self._sheet(about.name, place):
+                yield block
+                room -= len(block.text)
+                if room < 0:
+                    return
+            yield from self._notes.pop(about.name, [])
+
+    def _sheet(self, name: str, place: Place) -> Iterator[Block]:
+        part = self._styles.parts.get(name, "")
+        extent = Extent()
+        if self._package is not None and part:
+            extent = extent_of(self._package, part)
+            # What is mostly empty is not laid out: a cell in the far corner makes it 17 thousand million.
+            if extent.rows * extent.columns > max(DENSE_CELLS, DENSE_SHARE * extent.cells):
+                yield from sheet_blocks(self._scattered(name, part), place, tick=self._report.tick)
+                return
+        try:
+            sheet = self._workbook.get_sheet_by_name(name)
+        except (python_calamine.CalamineError, python_calamine.WorksheetNotFound, python_calamine.XmlError):
+            # A sheet of its own that holds a chart alone has no cells.
+            return
+        if sheet.total_height * sheet.total_width > MOST_CELLS:
+            self._leave_out(name, sheet.total_height, sheet.total_width)
+            return
+        values = sheet.to_python(skip_empty_area=False)
+        rows = [[plain(cell) for cell in row] for row in values]
+        if self._package is not None and part:
+            for at, column, show in formatted_cells(self._package, part, self._styles):
+                if at < len(values) and column < len(values[at]):
+                    seen = show(values[at][column])
+                    if seen is not None:
+                        rows[at][column] = _tidy(values[at][column], seen)
+        yield from sheet_blocks(rows, place, sheet.merged_cell_ranges or (), self._report.tick)
+
+    def _scattered(self, name: str, part: str) -> list[list[str]]:
+        """Rows as long as their last cell; those without one are empty."""
+        if self._package is None:
+            return []
+        rows: list[list[str]] = []
+        nothing: list[str] = []
+        room = MOST_CELLS
+        for at, column, value, show in scattered_cells(self._package, part, self._styles):
+            if at >= len(rows):
+                rows += [nothing] * (at + 1 - len(rows))
+            if rows[at] is nothing:
+                rows[at] = []
+            missing = column + 1 - len(rows[at])
+            room -= max(0, missing)
             if room < 0:
-                return blocks
-        blocks += notes.pop(about.name, [])
-    return blocks
+                self._leave_out(name, at + 1, column + 1)
+                return []
+            rows[at] += [""] * missing
+            seen = show(value) if show is not None else None
+            rows[at][column] = plain(value) if seen is None else _tidy(value, seen)
+        return rows
 
-
-def _read_sheet(
-    workbook: python_calamine.CalamineWorkbook, name: str, place: Place, report: Report
-) -> Iterator[Block]:
-    try:
-        sheet = workbook.get_sheet_by_name(name)
-    except (python_calamine.CalamineError, python_calamine.WorksheetNotFound, python_calamine.XmlError):
-        # A sheet of its own that holds a chart alone has no cells.
-        return
-    if sheet.total_height * sheet.total_width > MOST_CELLS:
-        report.warn(
-            f"Sheet {name} spans {sheet.total_height:,} rows by {sheet.total_width:,} columns; "
-            "it was left out."
+    def _leave_out(self, name: str, rows: int, columns: int) -> None:
+        self._report.warn(
+            f"Sheet {name} spans {rows:,} rows by {columns:,} columns; it was left out. "
+            "Export what matters of it as CSV."
         )
-        return
-    rows = [[shown(cell) for cell in row] for row in sheet.to_python(skip_empty_area=False)]
-    merged = sheet.merged_cell_ranges or ()
-    yield from sheet_blocks(rows, place, merged, report.tick)
+
+
+def plain(value: Value) -> str:
+    """`shown`, and marked if it is no text."""
+    return shown(value) if isinstance(value, str) or value is None else Typed(shown(value))
+
+
+def _tidy(value: Value, seen: str) -> str:
+    seen = " ".join(seen.split())
+    return seen if isinstance(value, str) else Typed(seen)
 
 
 def shown(value: Value) -> str:

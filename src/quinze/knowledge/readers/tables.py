@@ -18,9 +18,15 @@ _VALUE = re.compile(
 _YEAR = re.compile(r"(19|20)\d\d\s*年?$")
 
 
+class Typed(str):
+    """The text of a cell that its file holds as a number, a date or a truth, however it is written."""
+
+    __slots__ = ()
+
+
 def is_value(text: str) -> bool:
     """Whether a cell holds a value (a number, a date, an address) rather than words."""
-    return bool(text) and _VALUE.match(text.strip()) is not None
+    return bool(text) and (isinstance(text, Typed) or _VALUE.match(text.strip()) is not None)
 
 
 def looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
@@ -31,7 +37,7 @@ def looks_like_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> b
         return False
     if any(len(name) > LONGEST_NAME or "\n" in name.strip() for name in filled[1:]):
         return False
-    values = sum(is_value(name) and not _YEAR.match(name) for name in filled)
+    values = sum(is_value(name) and not _YEAR.match(name) for name in first if name.strip())
     if values == 0:
         return True
     # Numbers above numbers are data; a number among names ("2024", "Q1") may still be a name.
