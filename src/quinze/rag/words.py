@@ -18,10 +18,10 @@ Language = Literal["en", "zh"]
 Kind = Literal["number", "date", "person", "reason", "definition", "code"]
 
 _ASKING_EN = """
-accord call cell chapter chart class column contain describ document file find function given happen
-imag list mani mean mention method much name notebook number page photo pictur pleas poster present
-refer row say scan sheet show slide spreadsheet state tabl tell text use
-workbook whether explain exact belong come
+accord allow belong bring call cell chapter chart class column come contain describ document exact
+explain file find function given go happen imag keep let list mani may mean mention method might
+much must name need notebook number page permit photo pictur pleas poster present put refer row say
+scan shall sheet show slide spreadsheet state tabl take tell text tri use want whether workbook
 """
 _ASKING_ZH = """
 什么 哪里 文中 文档 文件 提到 叫做 名称 名字 根据 关于 介绍 说明 一下 函数 方法 演示 示文 文稿 幻灯
