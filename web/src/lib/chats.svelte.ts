@@ -59,6 +59,8 @@ function database(): Promise<IDBDatabase> {
 async function inStore<T>(mode: IDBTransactionMode, work: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
   const transaction = (await database()).transaction(STORE, mode)
   const request = work(transaction.objectStore(STORE))
+  // Asked for now, a commit outlives the page; left to the browser, a reload at this moment would undo the change.
+  if (mode === 'readwrite') transaction.commit()
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve(request.result)
     transaction.onerror = () => reject(transaction.error)
