@@ -200,12 +200,11 @@ def test_bombs_of_every_packed_format(tmp_path: Path, name: str, member: str) ->
         refused(strict, path, ReaderLimitError, "unpacks to 21 MB")
 
 
-def test_a_sheet_that_claims_to_be_endless(readers: Readers, tmp_path: Path) -> None:
-    """Two cells in opposite corners: seventeen billion cells if one counts all between them."""
+def sheet_of(path: Path, rows: str) -> None:
+    """A workbook with one sheet and nothing else."""
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     rels = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     package = "http://schemas.openxmlformats.org/package/2006/relationships"
-    path = tmp_path / "corners.xlsx"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("[Content_Types].xml", "<Types/>")
         archive.writestr(
@@ -224,12 +223,23 @@ def test_a_sheet_that_claims_to_be_endless(readers: Readers, tmp_path: Path) -> 
             'Target="worksheets/sheet1.xml"/></Relationships>',
         )
         archive.writestr(
-            "xl/worksheets/sheet1.xml",
-            f'<worksheet xmlns="{main}"><sheetData><row r="1"><c r="A1"><v>1</v></c></row>'
-            '<row r="1048576"><c r="XFD1048576"><v>2</v></c></row></sheetData></worksheet>',
+            "xl/worksheets/sheet1.xml", f'<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>'
         )
-    with pytest.raises(DocumentError, match=r"corners\.xlsx"):
-        readers.read(path)
+
+
+def test_a_sheet_that_claims_to_be_endless(readers: Readers, tmp_path: Path) -> None:
+    """Two cells in opposite corners: seventeen billion cells if one counts all between them."""
+    path = tmp_path / "corners.xlsx"
+    far = '<row r="1048576"><c r="XFD1048576"><v>2</v></c></row>'
+    sheet_of(path, f'<row r="1"><c r="A1"><v>1</v></c></row>{far}')
+    assert texts_of(readers, path) == ["1", "2"]
+    assert readers.read(path).blocks[1].place.cells == "XFD1048576"
+
+
+def test_a_sheet_with_a_cell_at_the_end_of_each_of_many_rows(readers: Readers, tmp_path: Path) -> None:
+    path = tmp_path / "right.xlsx"
+    sheet_of(path, "".join(f'<row r="{n}"><c r="XFD{n}"><v>2</v></c></row>' for n in range(1, 9000)))
+    refused(readers, path, EmptyDocumentError, "was left out")
 
 
 @pytest.mark.parametrize("tag", ["div", "b", "ul><li", "table><tr><td", "blockquote", "x-unknown"])

@@ -15,7 +15,16 @@ import msgspec
 
 from quinze.knowledge.document import Block, BlockKind, Document, Place
 from quinze.knowledge.readers.charts import chart_blocks
-from quinze.knowledge.readers.docx_numbering import Numbering, Style, W, integer, read_styles, value
+from quinze.knowledge.readers.docx_headings import visual_headings
+from quinze.knowledge.readers.docx_numbering import (
+    Numbering,
+    Style,
+    W,
+    default_size,
+    integer,
+    read_styles,
+    value,
+)
 from quinze.knowledge.readers.docx_tables import Cell, header_rows, read_rows
 from quinze.knowledge.readers.docx_text import A, Text, numbering_of, paragraphs_in, read_text
 from quinze.knowledge.readers.outline import outline_level
@@ -34,7 +43,7 @@ def read(path: Path, report: Report) -> Document:
         root = package.xml(main)
         body = None if root is None else root.find(f"{W}body")
         story = _Story(package, main, report)
-        blocks = [] if body is None else list(story.read(body))
+        blocks = [] if body is None else list(story.read_body(body))
         blocks += story.margins()
         properties = package.properties()
     title = story.title or properties.get("title", "")
@@ -64,13 +73,21 @@ class _Story:
         self._package = package
         self._report = report
         self._relations = package.relations(main)
-        self._styles = read_styles(self._part("styles"))
+        styles = self._part("styles")
+        self._styles = read_styles(styles)
+        self._default_size = default_size(styles)
+        self._visual: dict[Element, int] = {}
         self._numbering = Numbering(self._part("numbering"), self._styles)
         self._notes = {kind: self._read_notes(kind) for kind in ("footnote", "endnote", "comment")}
         self._headings = Headings()
         self._paragraphs = 0
         self._tables = 0
         self.title = ""
+
+    def read_body(self, body: Element) -> Iterator[Block]:
+        """The main story; where it marks no headings, those that its looks tell."""
+        self._visual = visual_headings(body, self._styles, self._default_size)
+        yield from self.read(body)
 
     def read(self, story: Element, part: str | None = None, depth: int = 0) -> Iterator[Block]:
         """The blocks of a story, in order."""
@@ -94,7 +111,7 @@ class _Story:
                 code.append(paragraph.found.text.rstrip())
                 continue
             yield from self._code(code, place)
-            block = self._block(paragraph, here)
+            block = self._block(paragraph, here, self._visual.get(element))
             yield block
             yield from self._attached(paragraph, block.place, depth)
         yield from self._code(code, place)
@@ -150,7 +167,7 @@ class _Story:
             label = self._numbering.next(num_id or "", level)
         return _Paragraph(found, style, label, level)
 
-    def _block(self, paragraph: _Paragraph, place: Place) -> Block:
+    def _block(self, paragraph: _Paragraph, place: Place, visual: int | None) -> Block:
         style, text = paragraph.style, paragraph.text
         if style.is_title and place.part is None:
             self.title = self.title or text
@@ -160,6 +177,7 @@ class _Story:
                 return heading_block(style.outline + 1, text, place, self._headings)
             return Block(BlockKind.PARAGRAPH, text, place)
         level = outline_level(text) if paragraph.label is None and place.part is None else None
+        level = visual if level is None else level
         if level is not None and not style.is_contents:
             return heading_block(level, text, place, self._headings)
         if style.is_contents:

@@ -34,6 +34,9 @@ class Style:
     level: int | None = None
     mono: bool = False
     hidden: bool = False
+    bold: bool = False
+    size: int | None = None
+    """In half points."""
 
     @property
     def is_title(self) -> bool:
@@ -66,6 +69,12 @@ def read_styles(root: Element | None) -> dict[str, Style]:
     return styles
 
 
+def default_size(root: Element | None) -> int:
+    """Half points of text for which no style states a size."""
+    stated = None if root is None else root.find(f"{W}docDefaults/{W}rPrDefault/{W}rPr/{W}sz")
+    return integer(value(stated)) or 20
+
+
 def _style(identity: str, raw: Mapping[str, Element]) -> Style:
     style = Style()
     seen: set[str] = set()
@@ -89,6 +98,8 @@ def _style(identity: str, raw: Mapping[str, Element]) -> Style:
         if run is not None:
             style.mono = style.mono or is_mono(run)
             style.hidden = style.hidden or is_on(run.find(f"{W}vanish"))
+            style.bold = style.bold or is_on(run.find(f"{W}b"))
+            style.size = style.size or integer(value(run.find(f"{W}sz")))
         identity = value(element.find(f"{W}basedOn")) or ""
     return style
 
