@@ -6,6 +6,7 @@ name.
 
 from __future__ import annotations
 
+import re
 import stat
 import zipfile
 from pathlib import Path
@@ -36,6 +37,11 @@ _SHEBANGS = (
     (b"python", "python"), (b"bash", "bash"), (b"/sh", "bash"), (b"zsh", "bash"), (b"node", "javascript"),
     (b"ruby", "ruby"), (b"php", "php"),
 )  # fmt: skip
+_FEED = re.compile(
+    rb"(?:<\?.*?\?>|<!--.*?-->|\s)*"
+    rb"<(?:rss[\s>]|feed\s[^>]*http://www\.w3\.org/2005/atom|rdf:rdf\s[^>]*http://purl\.org/rss/)",
+    re.DOTALL,
+)
 _PACKED = frozenset({"docx", "pptx", "xlsx", "xlsb", "ods", "epub"})
 
 
@@ -53,7 +59,7 @@ def detect(path: Path, name: str = "") -> str:
             hint="Check that it was saved and copied whole.",
         )
     found = _by_content(path, name, head, promised)
-    if found in REFUSED:
+    if found in REFUSED and found != promised:
         raise refusal(name, found)
     if found:
         return found
@@ -205,10 +211,12 @@ def _kind_of_text(name: str, suffix: str, promised: str, head: bytes) -> str:
             hint="If it is a document, save it as PDF, Word or plain text and add that.",
         )
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:2048].lower()
+    if promised in ("", "text", "html") and _FEED.match(start):
+        return "feed"
     is_html = start.startswith((b"<!doctype html", b"<html")) or (
         start.startswith((b"<?xml", b"<!--", b"<!doctype")) and b"<html" in start
     )
-    if promised in CODE or promised in ("markdown", "csv", "tsv", "html", "notebook"):
+    if promised in CODE or promised in ("markdown", "csv", "tsv", "html", "notebook", "email"):
         return "html" if is_html and promised not in CODE and promised != "markdown" else promised
     if is_html and suffix not in (".xml", ".xsl", ".svg", ".vue", ".svelte"):
         return "html"

@@ -58,7 +58,7 @@ class Reading:
         self.blocks: list[Block] = []
         self.place = Place()
         self.headings = Headings()
-        self._report = report
+        self.report = report
         self._paragraphs = 0
         self._tables = 0
         self._pieces: list[str] = []
@@ -189,7 +189,7 @@ class Reading:
         return list(filter(None, map(spaced, "".join(self._pieces).split("\n"))))
 
     def _count(self) -> int:
-        self._report.tick()
+        self.report.tick()
         self._paragraphs += 1
         return self._paragraphs
 
@@ -236,7 +236,7 @@ class Reading:
                     self.place, table=self._tables, row=number, heading=self.headings.path
                 )
                 self.blocks.append(row_block(row, header if number > grid.header else (), place))
-        self._report.tick()
+        self.report.tick()
         return True
 
 

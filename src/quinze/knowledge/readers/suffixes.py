@@ -18,6 +18,8 @@ _FORMATS: Mapping[str, str] = {
     "html": ".html .htm .xhtml .xht",
     "markdown": ".md .markdown .mdown .mkd .mdx .qmd .rmd",
     "epub": ".epub",
+    "email": ".eml",
+    "zip": ".zip",
     "image": ".png .jpg .jpeg .jpe .gif .bmp .tif .tiff .webp",
     "notebook": ".ipynb",
     "bash": ".sh .bash .zsh .ksh",
@@ -37,7 +39,7 @@ _FORMATS: Mapping[str, str] = {
         ".xml .rss .atom .xsd .xsl .svg .yaml .yml .toml .ini .cfg .conf .properties .env .sql .css "
         ".scss .less .vue .svelte .kt .kts .swift .scala .lua .pl .pm .r .jl .hs .ml .clj .ex .exs .erl "
         ".dart .groovy .gradle .m .mm .ps1 .bat .cmd .cmake .mk .dockerfile .proto .graphql .tf .diff "
-        ".patch .asm .s .f90 .pas .vb .eml .ics .vcf .po .pot .strings "
+        ".patch .asm .s .f90 .pas .vb .ics .vcf .po .pot .strings "
     ),
 }
 
@@ -56,7 +58,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
         "docx": "Word", "pptx": "PowerPoint", "xlsx": "Excel", "xlsb": "Excel", "xls": "Excel",
         "ods": "OpenDocument", "epub": "EPUB", "html": "HTML", "pdf": "PDF", "csv": "CSV", "tsv": "TSV",
         "markdown": "Markdown", "notebook": "Jupyter", "bash": "shell", "csharp": "C#", "cpp": "C++",
-        "c": "C",
+        "c": "C", "email": "e-mail", "feed": "RSS or Atom",
     }
 )  # fmt: skip
 """What a person calls a format, where that is not its own name."""
