@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { load } from './load.js'
 
 const { find, group, markBlocks } = await load('marking.ts')
-const { placeLabel, translated } = await load('place.ts')
+const { translated } = await load('place.ts')
 const { bytes, remaining, roughly, seconds } = await load('format.ts')
 
 const paragraph = (index, text) => ({ index, kind: 'paragraph', text, place: {} })
@@ -33,6 +33,22 @@ test('of code the cited lines are marked', () => {
   assert.deepEqual(markBlocks([code], { block: 4, place: { lines: [11, 11] }, text: 'b' }).get(4), { firstLine: 11, lastLine: 11 })
 })
 
+test('words that come again behind the cited ones are not marked with them', () => {
+  const item = { index: 2, kind: 'list_item', text: 'Berries', place: {} }
+  const blocks = [row(0, 'Berries', '150'), row(1, 'Grain', '200'), item]
+  assert.deepEqual([...markBlocks(blocks, { block: 0, place: { sheet: 'S', cells: 'A2:B2' }, text: 'Berries | 150' }).keys()], [0])
+  const twice = [paragraph(0, 'It is proved.'), paragraph(1, 'It is proved.')]
+  assert.deepEqual([...markBlocks(twice, { block: 0, place: null, text: 'It is proved.' }).keys()], [0])
+})
+
+test('a line of one cell of a notebook is not that line of its output or of the next cell', () => {
+  const cell = (index, chapter, text, part) => ({ index, kind: 'code', text, place: { chapter, lines: [1, 1], part } })
+  const blocks = [cell(0, 'cell 1', 'print("fifteen")'), cell(2, 'cell 2', 'print(42)')]
+  blocks.splice(1, 0, { index: 1, kind: 'code', text: 'fifteen', place: { chapter: 'cell 1', part: 'output' } })
+  const marks = markBlocks(blocks, { block: 0, place: { chapter: 'cell 1', lines: [1, 1] }, text: 'print("fifteen")' })
+  assert.deepEqual([...marks.keys()], [0])
+})
+
 test('where the words are not found the block itself is marked', () => {
   assert.deepEqual(markBlocks([paragraph(3, 'Other words.')], { block: 3, place: null, text: 'gone' }).get(3), { whole: true })
 })
@@ -44,8 +60,6 @@ test('rows of one table are drawn as one, those of another apart', () => {
 })
 
 test('a place reads well in both languages', () => {
-  assert.equal(placeLabel({ page: 3, table: 1, row: 2 }, 'en'), 'page 3, table 1, row 2')
-  assert.equal(placeLabel({ page: 3, table: 1, row: 2 }, 'zh'), '第 3 页 · 表 1 · 第 2 行')
   assert.equal(translated('sheet 价格, A3:D3', 'zh'), '工作表 价格 · A3:D3')
   assert.equal(translated('lines 3–9', 'zh'), '第 3–9 行')
 })

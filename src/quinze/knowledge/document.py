@@ -69,10 +69,9 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def label(self) -> str:
         """One short line, in English, that lets a person find the place: "page 3", "sheet Prices, A7:D7"."""
-        named = [
-            ("chapter", self.chapter), ("page", self.page), ("slide", self.slide), ("sheet", self.sheet),
-        ]  # fmt: skip
-        words = [f"{name} {value}" for name, value in named if value is not None]
+        words = [self._chapter()] if self._chapter() else []
+        named = (("page", self.page), ("slide", self.slide), ("sheet", self.sheet))
+        words += [f"{name} {value}" for name, value in named if value is not None]
         if self.cells:
             words.append(self.cells)
         if self.table is not None:
@@ -87,10 +86,19 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.heading:
             words.append(" › ".join(self.heading))
         if self.part:
-            words.append(self.part)
+            words.append("recognized text" if self.part == "ocr" else self.part)
         if not words and self.paragraph is not None:
             words.append(f"paragraph {self.paragraph}")
         return ", ".join(words)
+
+    def _chapter(self) -> str:
+        """In words, "chapter Setting sail", "cell 2", "letters/first.eml"; nothing where the heading says it
+        again."""
+        chapter = (self.chapter or "").casefold()
+        if not self.chapter or (self.heading and self.heading[0].casefold().startswith(chapter)):
+            return ""
+        named = chapter.startswith(("chapter", "cell ", "第")) or "." in chapter or "/" in chapter
+        return self.chapter if named else f"chapter {self.chapter}"
 
 
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):

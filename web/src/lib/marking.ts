@@ -18,40 +18,54 @@ const REACH = 40
 export function markBlocks(blocks: Block[], target: Target): Map<number, Mark> {
   const marks = new Map<number, Mark>()
   const first = target.block
-  const passage = squeeze(target.text).text
   const near = blocks.filter((block) => first === null || (block.index >= first && block.index <= first + REACH))
+  // What of the passage no block has accounted for yet: its words are marked once, not wherever they come again.
+  let rest = squeeze(target.text).text
   for (const block of near) {
-    const mark = block.kind === 'table_row' ? markOfRow(block, target, passage, marks) : markOf(block, target, passage)
-    if (mark) marks.set(block.index, mark)
+    if (target.place?.chapter !== undefined && block.place.chapter !== target.place.chapter) continue
+    const mark = markOf(block, target, rest)
+    if (!mark) continue
+    marks.set(block.index, mark)
+    rest = after(rest, squeeze(block.text).text)
   }
   if (marks.size === 0 && first !== null && blocks.some((block) => block.index === first)) marks.set(first, { whole: true })
   return marks
 }
 
-function markOf(block: Block, target: Target, passage: string): Mark | null {
+/** The passage behind the words of a block; nothing, when the block holds all that was left of it. */
+function after(rest: string, own: string): string {
+  if (own.includes(rest)) return ''
+  const at = rest.indexOf(own)
+  return at < 0 ? rest : rest.slice(at + own.length)
+}
+
+function markOf(block: Block, target: Target, rest: string): Mark | null {
   const { place } = target
+  if (block.kind === 'table_row') return markOfRow(block, target, rest)
   const lines = block.place.lines
   if (block.kind === 'code' && lines && place?.lines) {
     const [firstLine, lastLine] = [Math.max(lines[0], place.lines[0]), Math.min(lines[1], place.lines[1])]
     return firstLine <= lastLine ? { firstLine, lastLine } : null
   }
-  if (!passage) return null
+  if (!rest) return null
   const found = find(block.text, target.text)
   if (found) return found
-  const own = squeeze(block.text).text
-  return own.length >= 4 && passage.includes(own) ? { whole: true } : null
+  return holds(rest, block) ? { whole: true } : null
 }
 
-/** A table may hold the same row twice: only the cited row counts, and those that follow it without a gap in the passage. */
-function markOfRow(block: Block, target: Target, passage: string, marks: Map<number, Mark>): Mark | null {
+/** A table may hold the same row twice: only the cited row counts, and those that the passage goes on with. */
+function markOfRow(block: Block, target: Target, rest: string): Mark | null {
   const { place } = target
   if (block.index === target.block) return { whole: true }
   if (place?.cells) {
     if (place.cells === block.place.cells && place.sheet === block.place.sheet) return { whole: true }
   }
+  return holds(rest, block) ? { whole: true } : null
+}
+
+function holds(rest: string, block: Block): boolean {
   const own = squeeze(block.text).text
-  const follows = target.block === null || marks.has(block.index - 1)
-  return follows && own.length >= 4 && passage.length > own.length && passage.includes(own) ? { whole: true } : null
+  return own.length >= 4 && rest.includes(own)
 }
 
 /** Where `passage` stands in `text`, whatever spaces and line breaks lie between its characters. */
