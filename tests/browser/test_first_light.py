@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from reportlab.lib.pagesizes import A4
 from reportlab.pdfgen import canvas
 
@@ -134,6 +134,21 @@ def test_from_the_first_visit_to_a_passage_marked_in_its_document(visit: Callabl
     assert around is not None
     middle = (drawn["y"] + drawn["height"] / 2 - around["y"]) / around["height"]
     assert middle == pytest.approx(1 - 184 / A4[1], abs=0.02), "the frame stands where the sentence was drawn"
+
+
+def test_a_page_that_comes_late_is_still_shown_where_it_is_cited(visit: Callable[..., Page]) -> None:
+    page = visit("/", locale="en-US")
+    make(page, "Late", **{"report.pdf": pdf()})
+    page.set_viewport_size({"width": 1280, "height": 520})
+    answer = ask(page, "What does the lighthouse keeper feed?")
+
+    def late(route: Route) -> None:
+        page.wait_for_timeout(1_000)
+        route.continue_()
+
+    page.route("**/pages/*.png*", late)
+    answer.locator("button[data-citation='1']").first.click()
+    expect(page.get_by_test_id("source").locator(".frame[data-marked]").first).to_be_in_viewport()
 
 
 def test_a_question_that_nothing_answers_is_told_so(visit: Callable[..., Page]) -> None:

@@ -1,4 +1,4 @@
-"""Where a passage stands, as a person reads it; the page reads from the same list (web/tests/place.test.js)."""
+"""Where a passage stands, as a person reads it. The page keeps to the same list (web/tests/place.test.js)."""
 
 from __future__ import annotations
 
