@@ -1,14 +1,17 @@
 // Each kernel reachable from Python by itself, so that tests can compare one set with the other and with others' work.
 #include "bindings_kernels.h"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
 #include <cmath>
+#include <optional>
 #include <tuple>
 #include <vector>
 
 #include "decoder.h"
+#include "encode.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -219,6 +222,22 @@ New<float> attention(const KernelSet& s, const Floats3& q, const Floats3& k, con
     return give(std::move(y), {q.shape(0), q.shape(1), q.shape(2)});
 }
 
+// x (rows, cols) -> the bytes of its rows. Lets the interpreter go: whoever has several cores calls it from several threads.
+New<uint8_t> encode(int type, const Floats2& x, const std::optional<Floats1>& importance) {
+    require(type >= 0 && type < kTypes && can_encode(static_cast<Type>(type)), "weights cannot be encoded into this type");
+    const int64_t rows = size(x), cols = size(x, 1), bytes = row_bytes(static_cast<Type>(type), cols);
+    require(rows > 0 && cols > 0 && cols % info(static_cast<Type>(type)).block == 0, "rows are not made of whole blocks");
+    require(!importance || size(*importance) == cols, "importance is not one number a column");
+    std::unique_ptr<uint8_t[]> y(new uint8_t[rows * bytes]);
+    {
+        nb::gil_scoped_release release;
+        for (int64_t r = 0; r < rows; r++)
+            encode_row(static_cast<Type>(type), x.data() + r * cols, importance ? importance->data() : nullptr, cols,
+                       reinterpret_cast<std::byte*>(y.get() + r * bytes));
+    }
+    return give(std::move(y), {static_cast<size_t>(rows * bytes)});
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
@@ -241,6 +260,7 @@ void bind_kernels(nb::module_& m) {
         .def("gelu", &gelu, "x"_a)
         .def("gelu_mul", &gelu_mul, "gate"_a, "up"_a)
         .def("softcap", &softcap, "x"_a, "cap"_a);
+    m.def("encode", &encode, "type"_a, "x"_a, "importance"_a = nb::none());
     m.def("kernels", [](const std::string& name) { return new KernelSet{kernels_named(name)}; }, "name"_a,
           nb::rv_policy::take_ownership);
 }

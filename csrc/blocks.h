@@ -1,6 +1,7 @@
 // Weight formats as they lie in a file, and the conversions of their numbers.
 //
-// The layouts are ggml's: 32 weights share one float16 scale. Everything here is plain C++ with internal linkage:
+// The layouts are ggml's: 32 weights share one float16 scale, or 256 weights share one and each 16 or 32 of them a small
+// integer that multiplies it (the "K" formats). Everything here is plain C++ with internal linkage:
 // this header is also read by the one file that is compiled for AVX2, and an inline function with external linkage
 // could be merged by the linker into code that must run on every CPU.
 #pragma once
@@ -10,9 +11,10 @@
 
 namespace quinze {
 
-enum class Type : int { F32, F16, BF16, Q8_0, Q4_0 };
-inline constexpr int kTypes = 5;
-inline constexpr int64_t kBlock = 32;  // weights in one block of a quantized format
+enum class Type : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K };
+inline constexpr int kTypes = 11;
+inline constexpr int64_t kBlock = 32;   // activations that share a scale, and weights in a block of most formats
+inline constexpr int64_t kSuper = 256;  // weights in a block of the K formats
 
 // Packed: a file promises no alignment, so neither do we.
 #pragma pack(push, 1)
@@ -24,18 +26,77 @@ struct BlockQ4_0 {
     uint16_t d;       // scale, float16
     uint8_t qs[16];   // weight i = d * (low nibble of qs[i] - 8), weight 16 + i = d * (high nibble of qs[i] - 8)
 };
+struct BlockQ4_1 {
+    uint16_t d, m;    // scale and minimum, float16
+    uint8_t qs[16];   // weight i = d * (low nibble of qs[i]) + m, weight 16 + i = d * (high nibble of qs[i]) + m
+};
+struct BlockQ5_0 {
+    uint16_t d;
+    uint8_t qh[4];    // bit i is the fifth bit of code i
+    uint8_t qs[16];   // the lower four, as in Q4_0: weight = d * (code - 16)
+};
+struct BlockQ5_1 {
+    uint16_t d, m;
+    uint8_t qh[4];
+    uint8_t qs[16];   // weight = d * code + m
+};
+// Block j (of 8) of 32: weight = d * scale j * code - dmin * min j, where scales and mins have six bits each.
+struct BlockQ4_K {
+    uint16_t d, dmin;
+    uint8_t scales[12];  // see six_bits
+    uint8_t qs[128];     // 32 bytes for two blocks: low nibbles the first, high nibbles the second
+};
+struct BlockQ5_K {
+    uint16_t d, dmin;
+    uint8_t scales[12];
+    uint8_t qh[32];      // bit j of qh[i] is the fifth bit of code i of block j
+    uint8_t qs[128];
+};
+// Group g (of 16) of 16: weight = d * scales[g] * (code - 32). Of each 128 weights, number 32 * k + i (k < 4) has its lower
+// four bits in ql[64 * half + 32 * (k % 2) + i], low nibble for k < 2, and its upper two in bits 2k of qh[32 * half + i].
+struct BlockQ6_K {
+    uint8_t ql[128];
+    uint8_t qh[64];
+    int8_t scales[16];
+    uint16_t d;
+};
 #pragma pack(pop)
 static_assert(sizeof(BlockQ8_0) == 34, "scale (f16) + 32 int8");
 static_assert(sizeof(BlockQ4_0) == 18, "scale (f16) + 32 nibbles");
+static_assert(sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24);
+static_assert(sizeof(BlockQ4_K) == 144 && sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
+
+// Eight scales and eight mins of six bits in twelve bytes: byte j and 4 + j hold scale j and min j (j < 4) in their lower
+// six bits, and above them the upper two bits of scale 4 + j and min 4 + j, whose lower four are the nibbles of byte 8 + j.
+struct SixBits {
+    uint64_t scales, mins;  // byte j: number j
+};
+[[maybe_unused]] static SixBits six_bits(const uint8_t (&packed)[12]) {
+    uint32_t a, b, c;
+    std::memcpy(&a, packed, 4), std::memcpy(&b, packed + 4, 4), std::memcpy(&c, packed + 8, 4);
+    const uint32_t high_scales = (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u);
+    const uint32_t high_mins = ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u);
+    return {(a & 0x3f3f3f3fu) | uint64_t{high_scales} << 32, (b & 0x3f3f3f3fu) | uint64_t{high_mins} << 32};
+}
 
 struct TypeInfo {
     const char* name;      // ggml's name
     int64_t block, bytes;  // `block` weights take `bytes` bytes
     bool quantized;        // multiplied with activations in int8
+    bool wide;             // whose gemm reads them as int16
 };
 inline constexpr TypeInfo kTypeInfo[kTypes] = {
-    {"F32", 1, 4, false}, {"F16", 1, 2, false}, {"BF16", 1, 2, false},
-    {"Q8_0", 32, sizeof(BlockQ8_0), true}, {"Q4_0", 32, sizeof(BlockQ4_0), true},
+    {"F32", 1, 4, false, false},
+    {"F16", 1, 2, false, false},
+    {"BF16", 1, 2, false, false},
+    {"Q8_0", kBlock, sizeof(BlockQ8_0), true, true},
+    {"Q4_0", kBlock, sizeof(BlockQ4_0), true, false},
+    {"Q4_1", kBlock, sizeof(BlockQ4_1), true, false},
+    {"Q5_0", kBlock, sizeof(BlockQ5_0), true, false},
+    {"Q5_1", kBlock, sizeof(BlockQ5_1), true, false},
+    {"Q4_K", kSuper, sizeof(BlockQ4_K), true, false},
+    {"Q5_K", kSuper, sizeof(BlockQ5_K), true, false},
+    {"Q6_K", kSuper, sizeof(BlockQ6_K), true, true},
 };
 [[maybe_unused]] static const TypeInfo& info(Type type) { return kTypeInfo[static_cast<int>(type)]; }
 

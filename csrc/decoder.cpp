@@ -14,8 +14,8 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 bool any_quantized(std::initializer_list<const Weight*> weights) {
     return std::any_of(weights.begin(), weights.end(), [](const Weight* w) { return info(w->type).quantized; });
 }
-bool any_q8_0(std::initializer_list<const Weight*> weights) {
-    return std::any_of(weights.begin(), weights.end(), [](const Weight* w) { return w->type == Type::Q8_0; });
+bool any_wide(std::initializer_list<const Weight*> weights) {
+    return std::any_of(weights.begin(), weights.end(), [](const Weight* w) { return info(w->type).wide; });
 }
 
 }  // namespace
@@ -122,14 +122,14 @@ void Decoder::prepare(const float* x, int64_t t, bool quantized, bool wide) {
 }
 
 void Decoder::quantize(const float* x, int64_t cols, int64_t T, std::initializer_list<const Weight*> readers) {
-    const bool quantized = any_quantized(readers), wide = T > 1 && any_q8_0(readers);
+    const bool quantized = any_quantized(readers), wide = T > 1 && any_wide(readers);
     input_ = {cols, x, q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
     if (quantized) pool_.run(T, [&](int64_t t, int) { prepare(x, t, quantized, wide); });
 }
 
 void Decoder::normalize(const float* x, const std::vector<float>& weight, int64_t T,
                         std::initializer_list<const Weight*> readers) {
-    const bool quantized = any_quantized(readers), wide = T > 1 && any_q8_0(readers);
+    const bool quantized = any_quantized(readers), wide = T > 1 && any_wide(readers);
     const int64_t C = config_.hidden;
     input_ = {C, normed_.data(), q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
     pool_.run(T, [&](int64_t t, int) {

@@ -1,6 +1,7 @@
 // The kernels of kernels_scalar.cpp, fast, for CPUs with AVX2, FMA and F16C. The only file compiled with their flags,
 // and it is entered through the table alone, after the CPU was asked (dispatch.cpp).
 #include "avx2_attention.h"
+#include "avx2_codes.h"
 #include "avx2_products.h"
 
 namespace quinze {
@@ -229,9 +230,14 @@ void store_f16(const float* x, int64_t n, uint16_t* y) {
 const Kernels* avx2_kernels() {
     static const Kernels kernels = {
         "avx2",
-        {gemv_float<Type::F32>, gemv_float<Type::F16>, gemv_float<Type::BF16>, gemv_block<BlockQ8_0>, gemv_block<BlockQ4_0>},
-        {gemm_float<Type::F32>, gemm_float<Type::F16>, gemm_float<Type::BF16>, gemm_block<BlockQ8_0>, gemm_block<BlockQ4_0>},
-        {dequantize_float<Type::F32>, dequantize_float<Type::F16>, dequantize_float<Type::BF16>, dequantize_q8_0, dequantize_q4_0},
+        {gemv_float<Type::F32>, gemv_float<Type::F16>, gemv_float<Type::BF16>, gemv_block<BlockQ8_0>, gemv_block<BlockQ4_0>,
+         gemv_codes<Type::Q4_1>, gemv_codes<Type::Q5_0>, gemv_codes<Type::Q5_1>, gemv_k<Type::Q4_K>, gemv_k<Type::Q5_K>, gemv_q6_k},
+        {gemm_float<Type::F32>, gemm_float<Type::F16>, gemm_float<Type::BF16>, gemm_block<BlockQ8_0>, gemm_block<BlockQ4_0>,
+         gemm_codes<Type::Q4_1>, gemm_codes<Type::Q5_0>, gemm_codes<Type::Q5_1>, gemm_codes<Type::Q4_K>, gemm_codes<Type::Q5_K>, gemm_q6_k},
+        {dequantize_float<Type::F32>, dequantize_float<Type::F16>, dequantize_float<Type::BF16>, dequantize_q8_0, dequantize_q4_0,
+         // Rows of these are only decoded for embeddings, a few at a time.
+         scalar_kernels().dequantize[5], scalar_kernels().dequantize[6], scalar_kernels().dequantize[7],
+         scalar_kernels().dequantize[8], scalar_kernels().dequantize[9], scalar_kernels().dequantize[10]},
         quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, attention,
         layer_norm, gelu, gelu_mul, softcap,
     };

@@ -41,6 +41,69 @@ void dequantize_q4_0(const std::byte* row, int64_t cols, float* y) {
     }
 }
 
+// Code i of a block of 32 with four bits, and its fifth.
+int nibble(const uint8_t (&qs)[16], int i) { return i < 16 ? qs[i] & 15 : qs[i - 16] >> 4; }
+int fifth(const uint8_t (&qh)[4], int i) { return (qh[i / 8] >> i % 8 & 1) << 4; }
+
+void dequantize_q4_1(const std::byte* row, int64_t cols, float* y) {
+    const auto* block = reinterpret_cast<const BlockQ4_1*>(row);
+    for (int64_t b = 0; b < cols / kBlock; b++) {
+        const float d = f16_to_float(block[b].d), m = f16_to_float(block[b].m);
+        for (int i = 0; i < 32; i++) y[32 * b + i] = d * static_cast<float>(nibble(block[b].qs, i)) + m;
+    }
+}
+void dequantize_q5_0(const std::byte* row, int64_t cols, float* y) {
+    const auto* block = reinterpret_cast<const BlockQ5_0*>(row);
+    for (int64_t b = 0; b < cols / kBlock; b++) {
+        const float d = f16_to_float(block[b].d);
+        for (int i = 0; i < 32; i++)
+            y[32 * b + i] = d * static_cast<float>((nibble(block[b].qs, i) | fifth(block[b].qh, i)) - 16);
+    }
+}
+void dequantize_q5_1(const std::byte* row, int64_t cols, float* y) {
+    const auto* block = reinterpret_cast<const BlockQ5_1*>(row);
+    for (int64_t b = 0; b < cols / kBlock; b++) {
+        const float d = f16_to_float(block[b].d), m = f16_to_float(block[b].m);
+        for (int i = 0; i < 32; i++)
+            y[32 * b + i] = d * static_cast<float>(nibble(block[b].qs, i) | fifth(block[b].qh, i)) + m;
+    }
+}
+// Q4_K and Q5_K: code(block, j, i) is code i of the block j of 32.
+template <class Block, class Code>
+void dequantize_with_mins(const std::byte* row, int64_t cols, float* y, Code code) {
+    const auto* block = reinterpret_cast<const Block*>(row);
+    for (int64_t b = 0; b < cols / kSuper; b++) {
+        const float d = f16_to_float(block[b].d), dmin = f16_to_float(block[b].dmin);
+        const SixBits six = six_bits(block[b].scales);
+        for (int j = 0; j < 8; j++) {
+            const float scale = d * static_cast<float>(six.scales >> 8 * j & 63), min = dmin * static_cast<float>(six.mins >> 8 * j & 63);
+            for (int i = 0; i < 32; i++) *y++ = scale * static_cast<float>(code(block[b], j, i)) - min;
+        }
+    }
+}
+void dequantize_q4_k(const std::byte* row, int64_t cols, float* y) {
+    dequantize_with_mins<BlockQ4_K>(row, cols, y, [](const BlockQ4_K& b, int j, int i) {
+        return b.qs[j / 2 * 32 + i] >> j % 2 * 4 & 15;
+    });
+}
+void dequantize_q5_k(const std::byte* row, int64_t cols, float* y) {
+    dequantize_with_mins<BlockQ5_K>(row, cols, y, [](const BlockQ5_K& b, int j, int i) {
+        return (b.qs[j / 2 * 32 + i] >> j % 2 * 4 & 15) | (b.qh[i] >> j & 1) << 4;
+    });
+}
+void dequantize_q6_k(const std::byte* row, int64_t cols, float* y) {
+    const auto* block = reinterpret_cast<const BlockQ6_K*>(row);
+    for (int64_t b = 0; b < cols / kSuper; b++) {
+        const float d = f16_to_float(block[b].d);
+        for (int i = 0; i < 256; i++) {
+            const int half = i / 128, k = i / 32 % 4;
+            const int low = block[b].ql[64 * half + 32 * (k % 2) + i % 32] >> k / 2 * 4 & 15;
+            const int high = block[b].qh[32 * half + i % 32] >> 2 * k & 3;
+            *y++ = d * static_cast<float>(block[b].scales[i / 16]) * static_cast<float>((low | high << 4) - 32);
+        }
+    }
+}
+
 // Each block of 32 activations shares a scale, chosen so that the largest becomes 127 (as ggml does).
 void quantize(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* scale, int32_t* sum8) {
     for (int64_t b = 0; b < cols / kBlock; b++, x += 32, q8 += 32) {
@@ -102,21 +165,42 @@ double dot_q4_0(const BlockQ4_0* w, const int8_t* q, const float* scale, int64_t
     return sum;
 }
 
+// The other formats: what they stand for, times what the activations stand for.
+double dot_decoded(const std::byte* w, int64_t block, int64_t bytes, const int8_t* q, const float* scale, int64_t cols,
+                   void (*dequantize)(const std::byte*, int64_t, float*)) {
+    double sum = 0;
+    float values[kSuper];
+    for (int64_t i = 0; i < cols; i += block, w += bytes) {
+        dequantize(w, block, values);
+        for (int64_t c = 0; c < block; c++)
+            sum += static_cast<double>(values[c]) * scale[(i + c) / kBlock] * q[i + c];
+    }
+    return sum;
+}
+
 float dot(const Weight& w, int64_t row, const Activations& x, int64_t token) {
     const float* f32 = x.f32 + token * x.cols;
-    switch (w.type) {
-        case Type::F32: return static_cast<float>(dot_float(w, row, f32, dequantize_f32));
-        case Type::F16: return static_cast<float>(dot_float(w, row, f32, dequantize_f16));
-        case Type::BF16: return static_cast<float>(dot_float(w, row, f32, dequantize_bf16));
-        default: break;
-    }
     const int64_t blocks = w.cols / kBlock;
     const std::byte* p = w.data + row * row_bytes(w);
     const int8_t* q = x.q8 + token * x.cols;
     const float* scale = x.scale + token * blocks;
-    if (w.type == Type::Q8_0)
-        return static_cast<float>(dot_q8_0(reinterpret_cast<const BlockQ8_0*>(p), q, scale, blocks));
-    return static_cast<float>(dot_q4_0(reinterpret_cast<const BlockQ4_0*>(p), q, scale, blocks));
+    const auto decoded = [&](void (*dequantize)(const std::byte*, int64_t, float*)) {
+        return static_cast<float>(dot_decoded(p, info(w.type).block, info(w.type).bytes, q, scale, w.cols, dequantize));
+    };
+    switch (w.type) {
+        case Type::F32: return static_cast<float>(dot_float(w, row, f32, dequantize_f32));
+        case Type::F16: return static_cast<float>(dot_float(w, row, f32, dequantize_f16));
+        case Type::BF16: return static_cast<float>(dot_float(w, row, f32, dequantize_bf16));
+        case Type::Q8_0: return static_cast<float>(dot_q8_0(reinterpret_cast<const BlockQ8_0*>(p), q, scale, blocks));
+        case Type::Q4_0: return static_cast<float>(dot_q4_0(reinterpret_cast<const BlockQ4_0*>(p), q, scale, blocks));
+        case Type::Q4_1: return decoded(dequantize_q4_1);
+        case Type::Q5_0: return decoded(dequantize_q5_0);
+        case Type::Q5_1: return decoded(dequantize_q5_1);
+        case Type::Q4_K: return decoded(dequantize_q4_k);
+        case Type::Q5_K: return decoded(dequantize_q5_k);
+        case Type::Q6_K: return decoded(dequantize_q6_k);
+    }
+    return 0;
 }
 
 void gemv(const Weight& w, int64_t row0, int64_t row1, const Activations& x, float* y) {
@@ -258,9 +342,10 @@ void attention(const AttentionTask& a, std::byte*) {
 const Kernels& scalar_kernels() {
     static const Kernels kernels = {
         "scalar",
-        {gemv, gemv, gemv, gemv, gemv},
-        {gemm, gemm, gemm, gemm, gemm},
-        {dequantize_f32, dequantize_f16, dequantize_bf16, dequantize_q8_0, dequantize_q4_0},
+        {gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv},
+        {gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm},
+        {dequantize_f32, dequantize_f16, dequantize_bf16, dequantize_q8_0, dequantize_q4_0, dequantize_q4_1, dequantize_q5_0,
+         dequantize_q5_1, dequantize_q4_k, dequantize_q5_k, dequantize_q6_k},
         quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, attention,
         layer_norm, gelu, gelu_mul, softcap,
     };

@@ -3,6 +3,7 @@ add_library(quinze_kernels STATIC
   csrc/kernels_scalar.cpp
   csrc/dispatch.cpp
   csrc/decoder.cpp
+  csrc/encode.cpp
   csrc/sampling.cpp
 )
 target_include_directories(quinze_kernels PUBLIC csrc)

@@ -96,6 +96,18 @@ def kernels(name: str) -> Any:
     return _module().kernels(name)
 
 
+def encode(
+    type: int,  # noqa: A002 (the field's own name)
+    weights: Floats,
+    importance: Floats | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Weights (rows, cols) as the bytes of a quantized type, with the least squared error found.
+
+    `importance` (cols,) says how much each column's error counts. Other threads run meanwhile.
+    """
+    return cast(npt.NDArray[np.uint8], _module().encode(type, weights, importance))
+
+
 def cpu_has_avx2() -> bool:
     return bool(_module().cpu_has_avx2())
 

@@ -11,17 +11,12 @@ import pytest
 
 from quinze import native
 
-F32, F16, BF16, Q8_0, Q4_0 = range(5)
-GGML = {
-    F32: gguf.GGMLQuantizationType.F32,
-    F16: gguf.GGMLQuantizationType.F16,
-    BF16: gguf.GGMLQuantizationType.BF16,
-    Q8_0: gguf.GGMLQuantizationType.Q8_0,
-    Q4_0: gguf.GGMLQuantizationType.Q4_0,
-}
-TYPES = pytest.mark.parametrize(
-    "kind", [F32, F16, BF16, Q8_0, Q4_0], ids=["f32", "f16", "bf16", "q8_0", "q4_0"]
-)
+F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K = range(11)
+NAMES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+GGML = [gguf.GGMLQuantizationType[name] for name in NAMES]
+TYPES = pytest.mark.parametrize("kind", range(11), ids=[name.lower() for name in NAMES])
+HALVES = {Q4_K: (0, 2), Q5_K: (0, 2), Q6_K: (208,)}
+"""Where the float16 numbers of the K formats lie in a block."""
 KERNELS = pytest.mark.parametrize("name", ["scalar", "avx2"])
 ANY_COLS = [(1, 32), (5, 64), (16, 96), (17, 160), (40, 544), (33, 1056)]
 ODD_COLS = [(3, 1), (7, 9), (18, 43), (2, 300)]
@@ -42,8 +37,19 @@ def kernels() -> Make:
 
 
 def encode(weights: np.ndarray, kind: int) -> np.ndarray:
-    """Weights in a file's own bytes, by the gguf package."""
-    return np.frombuffer(gguf.quantize(weights, GGML[kind]).tobytes(), np.uint8)
+    """Weights in a file's own bytes, by the gguf package.
+
+    It has no encoder for the K formats: for them any bytes will do, with scales of both signs.
+    """
+    if kind not in HALVES:
+        return np.frombuffer(gguf.quantize(weights, GGML[kind]).tobytes(), np.uint8)
+    block, size = gguf.GGML_QUANT_SIZES[GGML[kind]]
+    rng = np.random.default_rng(weights.size)
+    data = rng.integers(0, 256, (weights.size // block, size), dtype=np.uint8)
+    for at in HALVES[kind]:
+        halves = rng.standard_normal((len(data), 1)).astype(np.float16) / np.float16(500)
+        data[:, at : at + 2] = halves.view(np.uint8)
+    return data.reshape(-1)
 
 
 def decode(data: np.ndarray, kind: int, shape: tuple[int, int]) -> np.ndarray:
@@ -52,7 +58,9 @@ def decode(data: np.ndarray, kind: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def shapes(kind: int) -> list[tuple[int, int]]:
-    return ANY_COLS if kind in (Q8_0, Q4_0) else ANY_COLS + ODD_COLS
+    if kind in HALVES:
+        return [(1, 256), (5, 512), (33, 768), (40, 2816)]
+    return ANY_COLS if kind >= Q8_0 else ANY_COLS + ODD_COLS
 
 
 @KERNELS
@@ -85,7 +93,7 @@ def test_float16_is_written_to_nearest_even(kernels: Make, name: str, rng: np.ra
 
 def reconstructed(k: Any, x: np.ndarray, kind: int) -> np.ndarray:
     """The activations as the product of this kind reads them."""
-    if kind not in (Q8_0, Q4_0):
+    if kind < Q8_0:
         return x.astype(np.float64)
     q8, _, scale, _ = k.quantize(x)
     return (q8.reshape(-1, 32) * scale[:, None].astype(np.float64)).reshape(-1)
@@ -134,18 +142,27 @@ def test_gemm_is_gemv_of_each_token(kernels: Make, name: str, kind: int, rng: np
 def test_products_of_extreme_weights_do_not_overflow(kernels: Make, kind: int) -> None:
     """All weights and activations at their largest, signs alike: the widest integer sums there can be."""
     rows, cols = 17, 4096
-    if kind == Q8_0:
-        block = np.concatenate([np.float16([1]).view(np.uint8), np.full(32, 0x80, np.uint8)])  # -128
-    elif kind == Q4_0:
-        block = np.concatenate([np.float16([1]).view(np.uint8), np.full(16, 0x00, np.uint8)])  # -8
-    else:
-        block = encode(np.full((1, 32), -128, np.float32), kind)
-    data = np.tile(block, rows * cols // 32)
+    one, full = np.float16([1]).view(np.uint8), np.full(256, 0xFF, np.uint8)
+    blocks = {
+        Q8_0: (one, np.full(32, 0x80, np.uint8)),
+        Q4_0: (one, np.zeros(16, np.uint8)),
+        Q4_1: (one, one, full[:16]),
+        Q5_0: (one, np.zeros(20, np.uint8)),
+        Q5_1: (one, one, full[:20]),
+        Q4_K: (one, one, full[:140]),
+        Q5_K: (one, one, full[:172]),
+        Q6_K: (np.zeros(192, np.uint8), np.full(16, 0x80, np.uint8), one),  # -128 * -32
+    }
+    block = (
+        np.concatenate(blocks[kind]) if kind in blocks else encode(np.full((1, 32), -128, np.float32), kind)
+    )
+    data = np.tile(block, rows * cols // (256 if kind in HALVES else 32))
+    weight = decode(data, kind, (rows, cols))[0, 0]
+    assert weight in {-128, -8, 15 + 1, -16, 31 + 1, 63 * 15 - 63, 63 * 31 - 63, 4096}
     for sign in (1, -1):
         x = np.full((5, cols), sign, np.float32)
         for name in ("scalar", "avx2"):
             k = kernels(name)
-            weight = {Q8_0: -128, Q4_0: -8}.get(kind, -128)
             expected = np.full((5, rows), sign * weight * cols, np.float32)
             np.testing.assert_allclose(k.gemm(kind, data, rows, x, 0, rows), expected, rtol=1e-5)
             np.testing.assert_allclose(k.gemv(kind, data, rows, x[0]), expected[0], rtol=1e-5)
@@ -166,9 +183,9 @@ def test_a_number_that_is_none_spoils_its_product_rather_than_vanish(
     kernels: Make, name: str, poison: float, rng: np.random.Generator
 ) -> None:
     k = kernels(name)
-    for kind in (Q8_0, Q4_0, F16):
-        data = encode(rng.standard_normal((16, 64), dtype=np.float32), kind)
-        x = rng.standard_normal((4, 64), dtype=np.float32)
+    for kind in (F16, *range(Q8_0, 11)):
+        data = encode(rng.standard_normal((16, 256), dtype=np.float32), kind)
+        x = rng.standard_normal((4, 256), dtype=np.float32)
         x[:, 40] = poison
         assert not np.isfinite(k.gemv(kind, data, 16, x[0])).any()
         assert not np.isfinite(k.gemm(kind, data, 16, x, 0, 16)).any()
@@ -280,7 +297,7 @@ def test_shapes_that_do_not_fit_are_refused(kernels: Make, rng: np.random.Genera
         (Q8_0, good, 2**62, x),
         (Q8_0, good, 2, x[:33]),
         (Q8_0, good, 2, x[:0]),
-        (9, good, 2, x),
+        (11, good, 2, x),
         (-1, good, 2, x),
     ]:
         with pytest.raises(ValueError, match="tensor w"):

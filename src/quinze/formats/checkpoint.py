@@ -32,16 +32,22 @@ class TensorType(enum.IntEnum):
     BF16 = 2
     Q8_0 = 3
     Q4_0 = 4
+    Q4_1 = 5
+    Q5_0 = 6
+    Q5_1 = 7
+    Q4_K = 8
+    Q5_K = 9
+    Q6_K = 10
 
     @property
     def block(self) -> int:
-        """Weights that share one scale."""
-        return 32 if self in (TensorType.Q8_0, TensorType.Q4_0) else 1
+        """Weights that share one scale. A block is the least that can be stored."""
+        return (1, 1, 1, 32, 32, 32, 32, 32, 256, 256, 256)[self]
 
     @property
     def bytes(self) -> int:
         """Bytes of one block."""
-        return (4, 2, 2, 34, 18)[self]
+        return (4, 2, 2, 34, 18, 20, 22, 24, 144, 176, 210)[self]
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Bytes of a tensor of this shape. Its last dimension must hold whole blocks."""

@@ -218,8 +218,7 @@ class _Reader:
             raise UnsupportedModelError(
                 f"{self.name} holds {name} in {known}, which Quinze cannot run yet; "
                 f"it runs {', '.join(TensorType.__members__)}.",
-                hint="Take the Q8_0 or F16 file of this model, or make one from the F16 file: "
-                "llama-quantize --pure IN.gguf OUT.gguf Q4_0.",
+                hint="Take its Q4_K_M or Q8_0 file, or make one: quinze quantize F16_FILE q4_k_m.",
             )
         if min(shape) == 0 or shape[-1] % TensorType[known].block or math.prod(shape) > 2**48:
             raise self.broken(f"has the impossible shape {shape} for {name!r} in {known}")

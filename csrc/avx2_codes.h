@@ -1,0 +1,319 @@
+// Products with the formats whose weights are codes with a scale and often a minimum, in AVX2: Q4_1, Q5_0, Q5_1 and the K
+// formats. Read by kernels_avx2.cpp only.
+//
+// A weight is scale * code - min, so a product is scale * sum(code * x) - min * sum(x), and sum(x) is known beforehand.
+// gemm walks as avx2_products.h tells; Q6_K's gemm is that of Q8_0 with the small scales multiplied into the weights.
+#pragma once
+#include "avx2_products.h"
+
+namespace quinze {
+namespace {
+
+template <Type type> struct BlockOf;
+template <> struct BlockOf<Type::Q4_1> { using type = BlockQ4_1; };
+template <> struct BlockOf<Type::Q5_0> { using type = BlockQ5_0; };
+template <> struct BlockOf<Type::Q5_1> { using type = BlockQ5_1; };
+template <> struct BlockOf<Type::Q4_K> { using type = BlockQ4_K; };
+template <> struct BlockOf<Type::Q5_K> { using type = BlockQ5_K; };
+template <Type type> using Block = typename BlockOf<type>::type;
+
+template <Type type> constexpr bool kIsK = type == Type::Q4_K || type == Type::Q5_K;
+template <Type type> constexpr bool kFiveBits = type == Type::Q5_0 || type == Type::Q5_1 || type == Type::Q5_K;
+
+// ---------------------------------------------------------------- codes
+
+inline __m256i nibbles(const uint8_t (&qs)[16]) {
+    const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(qs)));
+    return _mm256_and_si256(_mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4)), _mm256_set1_epi8(15));
+}
+// Bit i of four bytes -> 16 in byte i where it is set.
+inline __m256i fifths(const uint8_t (&qh)[4]) {
+    const __m256i spread = _mm256_shuffle_epi8(broadcast_4(qh), _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit), _mm256_set1_epi8(16));
+}
+// The 32 codes of block j of a block of a file, in the order of the weights. j is 0 but for the K formats.
+template <Type type> inline __m256i codes(const Block<type>& w, int j) {
+    if constexpr (type == Type::Q4_1) return nibbles(w.qs);
+    else if constexpr (!kIsK<type>) return _mm256_or_si256(nibbles(w.qs), fifths(w.qh));
+    else {
+        const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.qs + j / 2 * 32));
+        const __m256i low = _mm256_and_si256(_mm256_srli_epi16(packed, j % 2 * 4), _mm256_set1_epi8(15));
+        if constexpr (type == Type::Q4_K) return low;
+        else {
+            const __m256i bits = _mm256_srli_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.qh)), j);
+            return _mm256_or_si256(low, _mm256_slli_epi16(_mm256_and_si256(bits, _mm256_set1_epi8(1)), 4));
+        }
+    }
+}
+// The 32 codes of block j of a Q6_K block, 0..63.
+inline __m256i codes_q6_k(const BlockQ6_K& w, int j) {
+    const int half = j / 4, k = j % 4;
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.ql + 64 * half + 32 * (k % 2)));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.qh + 32 * half));
+    return _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(low, k / 2 * 4), _mm256_set1_epi8(15)),
+                           _mm256_slli_epi16(_mm256_and_si256(_mm256_srli_epi16(high, 2 * k), _mm256_set1_epi8(3)), 4));
+}
+
+inline __m256i activations(const int8_t* q) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)); }
+// Lane pattern that broadcasts int16 number j of each half.
+inline __m256i pick_16(int j) { return _mm256_set1_epi16(static_cast<short>(2 * j | (2 * j + 1) << 8)); }
+
+// ---------------------------------------------------------------- gemv
+
+template <Type type>
+void gemv_codes(const Weight& w, int64_t row0, int64_t row1, const Activations& x, float* y) {
+    const int64_t blocks = w.cols / kBlock;
+    const auto* p = reinterpret_cast<const Block<type>*>(w.data) + row0 * blocks;
+    for (int64_t row = row0; row < row1; row++, p += blocks) {
+        __m256 a = _mm256_setzero_ps(), b = a;
+        __m128 mins = _mm_setzero_ps();
+        const auto step = [&](int64_t i, __m256& acc) {
+            __m256i product = _mm256_madd_epi16(_mm256_maddubs_epi16(codes<type>(p[i], 0), activations(x.q8 + 32 * i)), _mm256_set1_epi16(1));
+            if constexpr (type == Type::Q5_0)  // weight + 16 was counted: 2 * sum8 is too much
+                product = _mm256_sub_epi32(product, _mm256_zextsi128_si256(_mm_cvtsi32_si128(2 * x.sum8[i])));
+            else
+                mins = _mm_fmadd_ss(_mm_mul_ss(_mm_cvtph_ps(_mm_cvtsi32_si128(p[i].m)), _mm_set_ss(x.scale[i])),
+                                    _mm_cvt_si2ss(_mm_setzero_ps(), x.sum8[i]), mins);
+            const __m256 scale = _mm256_mul_ps(broadcast_f16(p[i].d), _mm256_broadcast_ss(x.scale + i));
+            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(product), scale, acc);
+        };
+        int64_t i = 0;
+        for (; i + 2 <= blocks; i += 2) {
+            step(i, a);
+            step(i + 1, b);
+        }
+        if (i < blocks) step(i, a);
+        y[row - row0] = sum8(_mm256_add_ps(a, b)) + _mm_cvtss_f32(mins) * 0.125f;
+    }
+}
+
+template <Type type>
+void gemv_k(const Weight& w, int64_t row0, int64_t row1, const Activations& x, float* y) {
+    const int64_t blocks = w.cols / kSuper;
+    const auto* p = reinterpret_cast<const Block<type>*>(w.data) + row0 * blocks;
+    for (int64_t row = row0; row < row1; row++) {
+        __m256 sum = _mm256_setzero_ps(), mins = sum;
+        for (int64_t b = 0; b < blocks; b++, p++) {
+            const SixBits six = six_bits(p->scales);
+            const __m256i scales = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<long long>(six.scales))));
+            const __m256 m = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(six.mins))));
+            const float* xs = x.scale + 8 * b;
+            const __m256i counted = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.sum8 + 8 * b));
+            mins = _mm256_fmadd_ps(_mm256_mul_ps(broadcast_f16(p->dmin), m), _mm256_mul_ps(_mm256_cvtepi32_ps(counted), _mm256_loadu_ps(xs)), mins);
+            __m256 part[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++) {
+                const __m256i pairs = _mm256_maddubs_epi16(codes<type>(*p, j), activations(x.q8 + 256 * b + 32 * j));
+                const __m256i product = _mm256_madd_epi16(pairs, _mm256_shuffle_epi8(scales, pick_16(j)));
+                part[j % 2] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(product), _mm256_broadcast_ss(xs + j), part[j % 2]);
+            }
+            sum = _mm256_fmadd_ps(broadcast_f16(p->d), _mm256_add_ps(part[0], part[1]), sum);
+        }
+        y[row - row0] = sum8(_mm256_fnmadd_ps(_mm256_set1_ps(0.125f), mins, sum));
+    }
+}
+
+void gemv_q6_k(const Weight& w, int64_t row0, int64_t row1, const Activations& x, float* y) {
+    const int64_t blocks = w.cols / kSuper;
+    const auto* p = reinterpret_cast<const BlockQ6_K*>(w.data) + row0 * blocks;
+    const __m128i even_first = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    for (int64_t row = row0; row < row1; row++) {
+        __m256 sum = _mm256_setzero_ps();
+        for (int64_t b = 0; b < blocks; b++, p++) {
+            // The lower half of a block of 32 has scale 2j, the upper 2j + 1.
+            const __m256i scales = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p->scales)), even_first));
+            const float* xs = x.scale + 8 * b;
+            __m256 part[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++) {
+                const __m256i q = activations(x.q8 + 256 * b + 32 * j);
+                const __m256i pairs = _mm256_sub_epi16(_mm256_maddubs_epi16(codes_q6_k(*p, j), q), _mm256_maddubs_epi16(_mm256_set1_epi8(32), q));
+                const __m256i product = _mm256_madd_epi16(pairs, _mm256_shuffle_epi8(scales, pick_16(j)));
+                part[j % 2] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(product), _mm256_broadcast_ss(xs + j), part[j % 2]);
+            }
+            sum = _mm256_fmadd_ps(broadcast_f16(p->d), _mm256_add_ps(part[0], part[1]), sum);
+        }
+        y[row - row0] = sum8(sum);
+    }
+}
+
+// ---------------------------------------------------------------- gemm: 16 rows x 4 tokens
+
+// Numbers of eight blocks of eight rows, one register a row -> to[block][row].
+inline void store_turned(__m256 (&r)[8], float* to) {
+    transpose8(r);
+    for (int j = 0; j < 8; j++) _mm256_store_ps(to + kPanelRows * j, r[j]);
+}
+
+// scales, mins (blocks, 16): weight = scale * code - 8 * min, because what meets `min` is 8 * sum(x).
+template <Type type>
+inline void pack_scales_and_mins(const std::byte* const* rows, int64_t b0, int64_t b1, float* scales, float* mins) {
+    if constexpr (kIsK<type>) {
+        for (int64_t b = b0 / 8; b < b1 / 8; b++, scales += 8 * kPanelRows, mins += 8 * kPanelRows)
+            for (int group = 0; group < 2; group++) {
+                __m256 d[8], m[8];
+                for (int i = 0; i < 8; i++) {
+                    const Block<type>& w = reinterpret_cast<const Block<type>*>(rows[8 * group + i])[b];
+                    const SixBits six = six_bits(w.scales);
+                    const auto floats = [](uint64_t bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)))); };
+                    d[i] = _mm256_mul_ps(broadcast_f16(w.d), floats(six.scales));
+                    m[i] = _mm256_mul_ps(_mm256_mul_ps(broadcast_f16(w.dmin), floats(six.mins)), _mm256_set1_ps(0.125f));
+                }
+                store_turned(d, scales + 8 * group), store_turned(m, mins + 8 * group);
+            }
+    } else {
+        for (int64_t b = b0; b < b1; b++, scales += kPanelRows, mins += kPanelRows)
+            for (int64_t i = 0; i < kPanelRows; i++) {
+                const Block<type>& w = reinterpret_cast<const Block<type>*>(rows[i])[b];
+                scales[i] = _cvtsh_ss(w.d);
+                if constexpr (type == Type::Q5_0) mins[i] = 2 * scales[i];
+                else mins[i] = -0.125f * _cvtsh_ss(w.m);
+            }
+    }
+}
+
+// panel per block: (8 steps of 4 columns, 2 groups of 8 rows, 32 bytes), as for Q4_0
+template <Type type>
+inline void pack_codes(const std::byte* const* rows, int64_t b0, int64_t b1, uint8_t* panel) {
+    constexpr int64_t per = kIsK<type> ? 8 : 1;
+    for (int64_t b = b0; b < b1; b++, panel += 512)
+        for (int group = 0; group < 2; group++) {
+            __m128i low[8], high[8];
+            for (int i = 0; i < 8; i++) {
+                const __m256i c = codes<type>(reinterpret_cast<const Block<type>*>(rows[8 * group + i])[b / per], static_cast<int>(b % per));
+                low[i] = _mm256_castsi256_si128(c), high[i] = _mm256_extracti128_si256(c, 1);
+            }
+            __m256i word[4];
+            auto* to = reinterpret_cast<__m256i*>(panel + 32 * group);
+            transpose_words(low, word);
+            for (int j = 0; j < 4; j++) _mm256_store_si256(to + 2 * j, word[j]);
+            transpose_words(high, word);
+            for (int j = 0; j < 4; j++) _mm256_store_si256(to + 2 * (j + 4), word[j]);
+        }
+}
+
+#define QUINZE_KEEP(a, b, c, d, e, f, g, h) \
+    asm volatile("" : "+x"(a), "+x"(b), "+x"(c), "+x"(d), "+x"(e), "+x"(f), "+x"(g), "+x"(h))
+
+// In int16 sixteen products of a nibble and an int8 fit (30480), and eight of a five-bit code (31496): those are added up
+// in two halves, the first of which waits in memory.
+template <bool five>
+inline void tile_codes(const uint8_t* panel, const float* scales, const float* mins, int64_t blocks, const int8_t* const (&q)[4],
+                       const float* const (&xs)[4], const int32_t* const (&sum8)[4], float* sums) {
+    const __m256i one = _mm256_set1_epi16(1);
+    alignas(32) int32_t waiting[8][8];
+    auto* first = reinterpret_cast<__m256i*>(waiting);
+    for (int64_t b = 0; b < blocks; b++, panel += 512, scales += kPanelRows, mins += kPanelRows) {
+        __m256i s00, s01, s02, s03, s10, s11, s12, s13;
+        s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = _mm256_setzero_si256();
+#pragma GCC unroll 8
+        for (int k = 0; k < 8; k++) {
+            if (five && k == 4) {
+                _mm256_store_si256(first, _mm256_madd_epi16(s00, one)), _mm256_store_si256(first + 1, _mm256_madd_epi16(s10, one));
+                _mm256_store_si256(first + 2, _mm256_madd_epi16(s01, one)), _mm256_store_si256(first + 3, _mm256_madd_epi16(s11, one));
+                _mm256_store_si256(first + 4, _mm256_madd_epi16(s02, one)), _mm256_store_si256(first + 5, _mm256_madd_epi16(s12, one));
+                _mm256_store_si256(first + 6, _mm256_madd_epi16(s03, one)), _mm256_store_si256(first + 7, _mm256_madd_epi16(s13, one));
+                s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = _mm256_setzero_si256();
+            }
+            const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(panel + 64 * k)),
+                          w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(panel + 64 * k + 32));
+            const int64_t at = 32 * b + 4 * k;
+            __m256i x = broadcast_4(q[0] + at);
+            s00 = _mm256_add_epi16(s00, _mm256_maddubs_epi16(w0, x)), s10 = _mm256_add_epi16(s10, _mm256_maddubs_epi16(w1, x));
+            x = broadcast_4(q[1] + at);
+            s01 = _mm256_add_epi16(s01, _mm256_maddubs_epi16(w0, x)), s11 = _mm256_add_epi16(s11, _mm256_maddubs_epi16(w1, x));
+            x = broadcast_4(q[2] + at);
+            s02 = _mm256_add_epi16(s02, _mm256_maddubs_epi16(w0, x)), s12 = _mm256_add_epi16(s12, _mm256_maddubs_epi16(w1, x));
+            x = broadcast_4(q[3] + at);
+            s03 = _mm256_add_epi16(s03, _mm256_maddubs_epi16(w0, x)), s13 = _mm256_add_epi16(s13, _mm256_maddubs_epi16(w1, x));
+            QUINZE_KEEP(s00, s01, s02, s03, s10, s11, s12, s13);
+        }
+        const __m256 w0 = _mm256_load_ps(scales), w1 = _mm256_load_ps(scales + 8), m0 = _mm256_load_ps(mins), m1 = _mm256_load_ps(mins + 8);
+        const auto finish = [&](int t, __m256i s0, __m256i s1) {
+            s0 = _mm256_madd_epi16(s0, one), s1 = _mm256_madd_epi16(s1, one);
+            if (five) s0 = _mm256_add_epi32(s0, first[2 * t]), s1 = _mm256_add_epi32(s1, first[2 * t + 1]);
+            float* to = sums + 16 * t;
+            const __m256 counted = _mm256_set1_ps(xs[t][b] * static_cast<float>(sum8[t][b]));
+            _mm256_store_ps(to, _mm256_fnmadd_ps(m0, counted, _mm256_load_ps(to)));
+            _mm256_store_ps(to + 8, _mm256_fnmadd_ps(m1, counted, _mm256_load_ps(to + 8)));
+            add_scaled(to, s0, s1, w0, w1, xs[t][b]);
+        };
+        finish(0, s00, s10), finish(1, s01, s11), finish(2, s02, s12), finish(3, s03, s13);
+    }
+}
+#undef QUINZE_KEEP
+
+// What four tokens bring to a tile; the last may repeat.
+struct FourTokens {
+    const int8_t* q8[4];
+    const int16_t* q16[4];
+    const float* xs[4];
+    const int32_t* sum8[4];
+    FourTokens(const Activations& x, int64_t t, int64_t n, int64_t k0) {
+        for (int64_t i = 0; i < 4; i++) {
+            const int64_t token = t + least(i, n - 1), block = token * (x.cols / kBlock) + k0 / kBlock;
+            q8[i] = x.q8 + token * x.cols + k0, q16[i] = x.q16 + token * x.cols + k0;
+            xs[i] = x.scale + block, sum8[i] = x.sum8 + block;
+        }
+    }
+};
+
+template <Type type>
+void gemm_codes(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
+                std::byte* scratch) {
+    constexpr int64_t panel_cols = 512;
+    auto* panel = reinterpret_cast<uint8_t*>(scratch);
+    auto* scales = reinterpret_cast<float*>(scratch + panel_cols * kPanelRows);
+    float *mins = scales + panel_cols / kBlock * kPanelRows, *sums = mins + panel_cols / kBlock * kPanelRows;
+    walk<4>(w, row0, row1, tokens, panel_cols, y, ldy, sums,
+        [&](const std::byte* const* rows, int64_t k0, int64_t k1) {
+            pack_codes<type>(rows, k0 / kBlock, k1 / kBlock, panel);
+            pack_scales_and_mins<type>(rows, k0 / kBlock, k1 / kBlock, scales, mins);
+        },
+        [&](int64_t t, int64_t n, int64_t k0, int64_t k1, float* s) {
+            const FourTokens four(x, t, n, k0);
+            tile_codes<kFiveBits<type>>(panel, scales, mins, (k1 - k0) / kBlock, four.q8, four.xs, four.sum8, s);
+        });
+}
+
+// Q6_K: (code - 32) * small scale is at most 32 * 128 and fits int16. panel as for Q8_0.
+inline void pack_q6_k(const std::byte* const* rows, int64_t b0, int64_t b1, int16_t* panel, float* scales) {
+    for (int64_t b = b0; b < b1; b++, panel += 512, scales += kPanelRows) {
+        const int j = static_cast<int>(b % 8);
+        for (int group = 0; group < 2; group++) {
+            __m128i r[4][8];
+            for (int i = 0; i < 8; i++) {
+                const BlockQ6_K& w = reinterpret_cast<const BlockQ6_K*>(rows[8 * group + i])[b / 8];
+                const __m256i c = _mm256_sub_epi8(codes_q6_k(w, j), _mm256_set1_epi8(32));
+                scales[8 * group + i] = _cvtsh_ss(w.d);
+                const __m256i low = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(_mm256_castsi256_si128(c)), _mm256_set1_epi16(w.scales[2 * j]));
+                const __m256i high = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(_mm256_extracti128_si256(c, 1)), _mm256_set1_epi16(w.scales[2 * j + 1]));
+                r[0][i] = _mm256_castsi256_si128(low), r[1][i] = _mm256_extracti128_si256(low, 1);
+                r[2][i] = _mm256_castsi256_si128(high), r[3][i] = _mm256_extracti128_si256(high, 1);
+            }
+            for (int eight = 0; eight < 4; eight++) {
+                __m256i word[4];
+                transpose_words(r[eight], word);
+                for (int k = 0; k < 4; k++)
+                    _mm256_store_si256(reinterpret_cast<__m256i*>(panel + ((4 * eight + k) * 2 + group) * 16), word[k]);
+            }
+        }
+    }
+}
+void gemm_q6_k(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
+               std::byte* scratch) {
+    constexpr int64_t panel_cols = 256;
+    auto* panel = reinterpret_cast<int16_t*>(scratch);
+    auto* scales = reinterpret_cast<float*>(scratch + 2 * panel_cols * kPanelRows);
+    float* sums = scales + panel_cols / kBlock * kPanelRows;
+    walk<4>(w, row0, row1, tokens, panel_cols, y, ldy, sums,
+        [&](const std::byte* const* rows, int64_t k0, int64_t k1) { pack_q6_k(rows, k0 / kBlock, k1 / kBlock, panel, scales); },
+        [&](int64_t t, int64_t n, int64_t k0, int64_t k1, float* s) {
+            const FourTokens four(x, t, n, k0);
+            tile_q8_0(panel, scales, (k1 - k0) / kBlock, four.q16, four.xs, s);
+        });
+}
+
+}  // namespace
+}  // namespace quinze
