@@ -81,7 +81,7 @@ def _summary(name: str, report: IngestReport, stats: dict[str, Any]) -> str:
         (len(report.failed), "could not be read"),
     ]
     done = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "nothing found"
-    holds = f"{stats['ready']:,} documents, {stats['chunks']:,} passages"
+    holds = f"{counted(stats['ready'], 'document')}, {counted(stats['chunks'], 'passage')}"
     return f"{name}: {done}, in {report.seconds:.1f} s. It now holds {holds}."
 
 
@@ -273,8 +273,15 @@ def _print_checked(answer: Answer, streamed: str) -> None:
 
 def searched_line(searched: Searched) -> str:
     """One line that hides nothing: what was searched, and what could not be."""
-    much = f"{searched.documents:,} documents ({searched.chunks:,} passages)"
+    much = f"{counted(searched.documents, 'document')} ({counted(searched.chunks, 'passage')})"
     line = f"Searched {much} in {searched.seconds:.2f} s"
-    seen = f"quinze kb show {searched.knowledge_base} --failed"
-    why = [f"Which, and why: {seen}"] if searched.unread else []
-    return " ".join([f"{line}.", *searched.notes, *why])
+    unread = f"{len(searched.unread):,} could not be read: quinze kb show {searched.knowledge_base} --failed"
+    return " ".join([f"{line}.", *searched.notes, *([unread] if searched.unread else [])])
+
+
+def counted(number: int, thing: str) -> str:
+    """
+    >>> counted(1, "document"), counted(2_000, "document")
+    ('1 document', '2,000 documents')
+    """
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

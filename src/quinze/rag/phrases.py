@@ -9,15 +9,15 @@ from quinze.rag.words import Language
 
 _PHRASES: dict[str, tuple[str, str]] = {
     "none": (
-        "Nothing in “{name}” answers this. Searched {documents} documents ({chunks} passages).",
-        "“{name}”中没有能回答这个问题的内容。已检索 {documents} 份文档、{chunks} 个段落。",
+        "Nothing in “{name}” answers this. Searched {documents} document{s}.",
+        "“{name}”中没有能回答这个问题的内容。已检索 {documents} 份文档。",
     ),
     "terms": (
-        " Of the question's words, they hold only: {terms}.",
+        " Of the question's words, only these are found: {terms}.",
         "问题中的词，其中只有：{terms}。",
     ),
     "no_terms": (
-        " They hold none of the question's words.",
+        " None of the question's words is found.",
         "其中没有问题中的任何词。",
     ),
     "empty": (
@@ -37,7 +37,7 @@ _PHRASES: dict[str, tuple[str, str]] = {
         "模型 {model} 在所读段落中没有找到答案；以下是最接近的原文。",
     ),
     "refused": (
-        "{model} found no answer in the {count} passages it read.",
+        "{model} found no answer in what it read ({count} passages).",
         "模型 {model} 在所读的 {count} 个段落中没有找到答案。",
     ),
     "not_supported": (
@@ -53,7 +53,7 @@ _PHRASES: dict[str, tuple[str, str]] = {
         "已删除指向不存在段落的标记：{marks}。",
     ),
     "unmarked": (
-        "{count} sentences have no source in the passages; they carry no mark.",
+        "Sentences without a source in the passages, left without a mark: {count}.",
         "有 {count} 句话在段落中找不到出处，未加标记。",
     ),
     "cut_short": (

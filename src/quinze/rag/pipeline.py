@@ -168,7 +168,9 @@ class _Walk:
         name = self.knowledge_base.name
         if not self.search.documents:
             return phrase("empty", language, name=name)
-        said = phrase("none", language, name=name, documents=self.search.documents, chunks=self.search.chunks)
+        documents = self.search.documents
+        plural = "" if documents == 1 else "s"
+        said = phrase("none", language, name=name, documents=documents, s=plural)
         if not self.search.terms:
             return said + phrase("no_terms", language)
         terms = ("、" if language == "zh" else ", ").join(self.search.terms)
