@@ -149,3 +149,10 @@ def test_several_places_become_one_that_says_where_they_agree() -> None:
     second = Place(page=4, heading=("A", "C"), lines=(7, 9), boxes=(box,))
     whole = span([Block(BlockKind.PARAGRAPH, "x", first), Block(BlockKind.PARAGRAPH, "y", second)])
     assert whole == Place(page=3, heading=("A",), lines=(4, 9), boxes=(box,))
+
+
+def test_a_passage_without_headings_says_at_which_paragraph_it_begins() -> None:
+    texts = [Block(BlockKind.PARAGRAPH, "x", Place(paragraph=n)) for n in (12, 13)]
+    assert span(texts).label() == "paragraph 12"
+    under = [Block(BlockKind.HEADING, t, Place(paragraph=n, heading=(t,))) for n, t in ((3, "A"), (4, "B"))]
+    assert span(under).label() == "paragraph 3"

@@ -87,13 +87,15 @@ def span(blocks: Sequence[Block]) -> Place:
         return first
     alike = {
         name: getattr(first, name)
-        for name in ("slide", "sheet", "table", "row", "symbol", "chapter", "part", "paragraph")
+        for name in ("slide", "sheet", "table", "row", "symbol", "chapter", "part")
         if all(getattr(place, name) == getattr(first, name) for place in places)
     }
     lines = [place.lines for place in places if place.lines]
     on_page = [box for place in places if place.page == first.page for box in place.boxes]
     return Place(
         page=first.page,
+        # Where the blocks have nothing else in common, the first one still says where to look.
+        paragraph=first.paragraph,
         cells=_cell_range([place.cells for place in places if place.cells]),
         lines=(min(a for a, _ in lines), max(b for _, b in lines)) if lines else None,
         heading=_common_heading([place.heading for place in places]),
