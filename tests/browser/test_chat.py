@@ -25,6 +25,8 @@ HOSTILE = (
 
 def say(page: Page, text: str) -> None:
     page.locator("[data-ask]").fill(text)
+    # The page knows its models a moment after it is drawn.
+    expect(page.locator(".ask .send")).to_be_enabled()
     page.keyboard.press("Enter")
 
 

@@ -305,6 +305,18 @@ def test_a_folder_is_taken_in_with_its_names_and_what_is_left_out_is_named(
     expect(page.locator("main")).not_to_contain_text("config.md")
 
 
+def test_a_path_is_written_at_once_and_read_where_it_lies(tmp_path: Path, visit: Callable[..., Page]) -> None:
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (folder / "sails.md").write_text("The ship sails at dawn.")
+    page = visit("/", locale="en-US")
+    make(page, "By path", **{"价目.csv": CSV.encode()})
+    page.get_by_role("button", name="Path", exact=True).click()
+    page.keyboard.type(str(folder))
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("documents")).to_contain_text("papers/sails.md", timeout=30_000)
+
+
 def test_what_the_page_made_lies_in_the_home(home: Path, visit: Callable[..., Page]) -> None:
     page = visit("/")
     make(page, "留存", **{"价目.csv": CSV.encode()})

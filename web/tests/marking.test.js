@@ -4,6 +4,7 @@ import { load } from './load.js'
 
 const { find, group, markBlocks } = await load('marking.ts')
 const { translated } = await load('place.ts')
+const { pagesWord } = await load('kinds.ts')
 const { bytes, remaining, roughly, seconds } = await load('format.ts')
 
 const paragraph = (index, text) => ({ index, kind: 'paragraph', text, place: {} })
@@ -62,6 +63,10 @@ test('rows of one table are drawn as one, those of another apart', () => {
 test('a place reads well in both languages', () => {
   assert.equal(translated('sheet 价格, A3:D3', 'zh'), '工作表 价格 · A3:D3')
   assert.equal(translated('lines 3–9', 'zh'), '第 3–9 行')
+})
+
+test('what has pages is counted by their own name', () => {
+  assert.deepEqual(['pptx', 'xlsx', 'csv', 'pdf', 'image'].map(pagesWord), ['slides', 'sheets', 'sheets', 'pagesCount', 'pagesCount'])
 })
 
 test('numbers read as people say them', () => {

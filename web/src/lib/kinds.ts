@@ -1,4 +1,4 @@
-// Which picture stands for which kind of document.
+// Which picture stands for which kind of document, and what its pages are called.
 
 import type { IconName } from '../parts/Icon.svelte'
 import { suffix } from './drop'
@@ -16,4 +16,9 @@ const BY_SUFFIX: Record<string, IconName> = {
 
 export function kindIcon(name: string, format = ''): IconName {
   return BY_FORMAT[format] ?? BY_SUFFIX[suffix(name)] ?? (format ? 'code' : 'page')
+}
+
+/** The word for what `pages` counts: slides, sheets, or pages. */
+export function pagesWord(format: string): 'slides' | 'sheets' | 'pagesCount' {
+  return format === 'pptx' ? 'slides' : BY_FORMAT[format] === 'table' ? 'sheets' : 'pagesCount'
 }
