@@ -50,6 +50,9 @@ _DATE = re.compile(
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|century)\b",
     re.IGNORECASE,
 )
+_MONEY = re.compile(
+    r"[$€£¥￥]|\b(?:euros?|dollars?|pounds?|yuan|USD|EUR|GBP|CNY|RMB)\b|[\d十百千万亿]\s*(?:元|美元|欧元|块钱)"
+)
 _NAMED = re.compile(
     r"\b[A-Z][\w.'-]*\s+(?:[A-Z]\.?\s+)?[A-Z][a-z]+|[\u4e00-\u9fff]{2,4}(?:先生|女士|教授|博士|老师|医生)"
 )
@@ -227,9 +230,11 @@ class Evidence:
         """What a text deserves for having what a question of this sort asks for: a number, a date, ..."""
         kinds, asked = self._question.kinds, self._question.terms
         new_number = any(is_number(term) and term not in asked for term in tokens)
+        counts, is_money = new_number or bool(_HAN_NUMBER.search(text)), bool(_MONEY.search(text))
         begins = not self._terms(text[:40]).isdisjoint(asked)
         deserved = [
-            0.12 * ("number" in kinds and bool(new_number or _HAN_NUMBER.search(text))),
+            0.12 * ("number" in kinds and counts and (is_money or "money" not in kinds)),
+            0.15 * ("money" in kinds and counts and is_money),
             0.15 * ("date" in kinds and bool(_DATE.search(text))),
             0.08 * ("person" in kinds and bool(_NAMED.search(text))),
             0.12 * ("definition" in kinds and begins and bool(_DEFINES.search(text))),

@@ -144,7 +144,7 @@ class _Walk:
         return Answer(bound.answer, "generated", bound.citations, searched, self.model, self.context)
 
     def quoted(self) -> Answer:
-        quotes = quote(self.question, self.units, self.analyzer)
+        quotes = quote(self.question, self.units, self.analyzer, passages=self.search.chunks)
         searched = self.searched(None, quotes)
         if not quotes:
             return Answer(self._none(), "none", [], searched, self.model, self.context)

@@ -6,6 +6,7 @@ No model is needed and no text is made up: every quote is a stretch of the docum
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from quinze.rag.words import ASKING, Question
 if TYPE_CHECKING:
     from quinze.knowledge.results import Hit
 
-ENOUGH = 0.5
-"""Share of the question (by weight) that a unit must hold to be quoted at all; measured on tests/exam."""
+ENOUGH, ENOUGH_OF_ONE, MANY = 0.5, 0.32, 1000
+"""Share of the question (by weight) that a unit must hold to be quoted at all, among MANY passages (measured
+on tests/exam) and in a single one (tests/rag/test_small_base.py)."""
 CLOSE, CLOSE_BESIDE = 0.6, 0.75
 """A further quote scores this share of the best one at least; from the same document the second, unless it
 holds a word of the question that no quote before it holds."""
@@ -54,15 +56,30 @@ class Quote:
     score: float
 
 
-def quote(question: Question, units: Sequence[Unit], analyzer: Analyzer, limit: int = 4) -> list[Quote]:
+def enough(passages: int) -> float:
+    """The share of a question that must be held for an answer, among so many passages.
+
+    The more there are, the more likely it is that one shares a word with the question by chance.
+
+    >>> enough(1), round(enough(30), 2), enough(16_000)
+    (0.32, 0.41, 0.5)
+    """
+    grown = min(1.0, math.log(max(passages, 1)) / math.log(MANY))
+    return ENOUGH_OF_ONE + (ENOUGH - ENOUGH_OF_ONE) * grown
+
+
+def quote(
+    question: Question, units: Sequence[Unit], analyzer: Analyzer, *, passages: int = MANY, limit: int = 4
+) -> list[Quote]:
     """At most `limit` things said, the best first, each with up to three documents that say the same.
 
-    Empty when no unit holds enough of the question.
+    Empty when no unit holds enough of the question. `passages`: how many were searched.
     """
+    least = enough(passages)
     said: list[list[Quote]] = []
     held: set[str] = set()
     for unit in units:
-        if unit.coverage < ENOUGH or (said and unit.score < said[0][0].score * CLOSE):
+        if unit.coverage < least or (said and unit.score < said[0][0].score * CLOSE):
             continue
         made = make_quote(unit, question, analyzer)
         twins = next((one for one in said if _squeezed(one[0].text) == _squeezed(made.text)), None)

@@ -15,7 +15,7 @@ from quinze.knowledge.fulltext import Analyzer
 from quinze.rag.glossary import other_language
 
 Language = Literal["en", "zh"]
-Kind = Literal["number", "date", "person", "reason", "definition", "code"]
+Kind = Literal["number", "money", "date", "person", "reason", "definition", "code"]
 
 _ASKING_EN = """
 accord allow belong bring call cell chapter chart class column come contain describ document exact
@@ -41,6 +41,10 @@ _KINDS: dict[Kind, tuple[str, str]] = {
         r"\bhow (?:many|much|large|big|long|old|tall|high|far|fast|often)\b|\bnumber of\b|"
         r"\b(?:price|cost|total|amount|rate|score|percent|percentage|share|size)\b",
         r"多少|几[个种次页人条项天年月位岁类张家台层]|多[大高长远重久快宽深]|[价金数总][格额量]|单价|比例|电话|号码",
+    ),
+    "money": (
+        r"\bhow much\b(?! (?:time|water|space|memory|power))|\b(?:prices?|costs?|fees?|salary|budget)\b",
+        r"多少钱|多少元|价格|单价|费用|金额|租金|工资|预算",
     ),
     "date": (
         r"\bwhen\b|\b(?:what|which) (?:year|date|day|month|time)\b",
