@@ -111,8 +111,12 @@ def test_a_file_that_cannot_be_read_fails_with_its_reason_and_can_be_tried_again
     (failure,) = job["failed"]
     assert failure["document"] == "broken.docx"
     assert failure["error"]
+    assert failure["code"] == "unreadable_document"
     found = document(running, "broken", "broken.docx")
-    assert (found["status"], found["error"]) == ("failed", failure["error"])
+    assert (found["status"], found["error"], found["code"]) == ("failed", failure["error"], failure["code"])
+    asked = {"knowledge_base": "broken", "question": "What is broken?", "model": ""}
+    searched = running.http.post("/api/ask", json=asked).json()["searched"]
+    assert searched["unread"] == [{name: failure[name] for name in ("document", "error", "code")}]
     retried = running.http.post(f"/api/knowledge/broken/documents/{found['id']}/retry")
     assert retried.status_code == 202
     ended = events_of(running.http.get(f"/api/jobs/{retried.json()['id']}/events").text)[-1][1]
