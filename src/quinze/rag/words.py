@@ -43,8 +43,8 @@ _KINDS: dict[Kind, tuple[str, str]] = {
         r"多少|几[个种次页人条项天年月位岁类张家台层]|多[大高长远重久快宽深]|[价金数总][格额量]|单价|比例|电话|号码",
     ),
     "money": (
-        r"\bhow much\b(?! (?:time|water|space|memory|power))|\b(?:prices?|costs?|fees?|salary|budget)\b",
-        r"多少钱|多少元|价格|单价|费用|金额|租金|工资|预算",
+        r"\bhow much\b(?! (?:time|water|space|memory|power))|\b(?:prices?|costs?|fees?)\b",
+        r"多少钱|多少元|价格|单价|费用|金额",
     ),
     "date": (
         r"\bwhen\b|\b(?:what|which) (?:year|date|day|month|time)\b",
