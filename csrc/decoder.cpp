@@ -91,7 +91,8 @@ void Decoder::resize(int64_t T) {
     for (std::vector<float>* v : {&q_, &attended_}) v->resize(T * HD);
     for (std::vector<float>* v : {&k_, &v_}) v->resize(T * KD);
     for (std::vector<float>* v : {&gate_, &up_}) v->resize(T * F);
-    for (std::vector<float>* v : {&cos_, &sin_}) v->resize(T * (config_.head_dim / 2));
+    for (std::vector<float>* v : {&cos_, &sin_}) v->resize(T * config_.frequencies.size());
+    for (std::vector<float>* v : {&local_cos_, &local_sin_}) v->resize(T * config_.local_frequencies.size());
     q8_.resize(T * widest);
     q16_.resize(T > 1 ? T * widest : 0);
     scale_.resize(T * ceil_div(widest, kBlock));
@@ -99,16 +100,32 @@ void Decoder::resize(int64_t T) {
     room_ = T;
 }
 
-// The angle of pair i at position p is p * theta^(-2i / D) / factor (Su et al. 2021; factors: Llama 3.1).
-void Decoder::angles(int64_t past, int64_t T) {
-    const int64_t half = config_.head_dim / 2;
+// x (T, C) from the ids' embeddings, and their positions' where these are learned.
+void Decoder::embed(const int32_t* ids, int64_t past, int64_t T) {
+    const int64_t C = config_.hidden;
+    const auto read = [&](const Weight& w, int64_t row, float* y) {
+        kernels_.dequantize[static_cast<int>(w.type)](w.data + row * row_bytes(w), C, y);
+    };
+    for (int64_t t = 0; t < T; t++) {
+        float* x = x_.data() + t * C;
+        read(weights_.embed, ids[t], x);
+        if (config_.embedding_scale != 1.0f)
+            for (int64_t i = 0; i < C; i++) x[i] *= config_.embedding_scale;
+        if (positions() > 0) {
+            read(weights_.positions, past + t, product_.data());
+            kernels_.add(x, product_.data(), C);
+        }
+    }
+}
+
+// The angle of pair i at position p is p * frequency i (Su et al. 2021).
+void Decoder::angles(const std::vector<double>& frequencies, int64_t past, int64_t T, std::vector<float>& cos, std::vector<float>& sin) {
+    const int64_t half = static_cast<int64_t>(frequencies.size());
     for (int64_t i = 0; i < half; i++) {
-        double frequency = std::pow(config_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(config_.head_dim));
-        if (!config_.rope_factors.empty()) frequency /= config_.rope_factors[i];
         for (int64_t t = 0; t < T; t++) {
-            const double angle = static_cast<double>(past + t) * frequency;
-            cos_[t * half + i] = static_cast<float>(std::cos(angle));
-            sin_[t * half + i] = static_cast<float>(std::sin(angle));
+            const double angle = static_cast<double>(past + t) * frequencies[i];
+            cos[t * half + i] = static_cast<float>(std::cos(angle)) * config_.rope_scale;
+            sin[t * half + i] = static_cast<float>(std::sin(angle)) * config_.rope_scale;
         }
     }
 }
@@ -127,13 +144,19 @@ void Decoder::quantize(const float* x, int64_t cols, int64_t T, std::initializer
     if (quantized) pool_.run(T, [&](int64_t t, int) { prepare(x, t, quantized, wide); });
 }
 
-void Decoder::normalize(const float* x, const std::vector<float>& weight, int64_t T,
-                        std::initializer_list<const Weight*> readers) {
+void Decoder::normalize_row(const Norm& norm, const float* x, float* y) {
+    const int64_t C = config_.hidden;
+    if (config_.layer_norm) kernels_.layer_norm(x, norm.weight.data(), norm.bias.data(), C, config_.eps, y);
+    else kernels_.rms_norm(x, norm.weight.data(), C, config_.eps, y);
+}
+
+void Decoder::normalize(const float* x, const Norm& norm, int64_t T, std::initializer_list<const Weight*> readers) {
+    if (!norm) return quantize(x, config_.hidden, T, readers);
     const bool quantized = any_quantized(readers), wide = T > 1 && any_wide(readers);
     const int64_t C = config_.hidden;
     input_ = {C, normed_.data(), q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
     pool_.run(T, [&](int64_t t, int) {
-        kernels_.rms_norm(x + t * C, weight.data(), C, config_.eps, normed_.data() + t * C);
+        normalize_row(norm, x + t * C, normed_.data() + t * C);
         prepare(normed_.data(), t, quantized, wide);
     });
 }
@@ -169,45 +192,87 @@ void Decoder::project(std::initializer_list<Product> products, int64_t T) {
     });
 }
 
-// x += X W^T
-void Decoder::project_add(const Weight& w, int64_t T, float* x) {
+// x += X W^T + bias, which is normalized first where the family does so
+void Decoder::project_add(const Weight& w, const std::vector<float>& bias, const Norm& post, int64_t T, float* x) {
+    if (post) {
+        project({{&w, product_.data()}}, T);
+        pool_.run(T, [&](int64_t t, int) {
+            float* y = product_.data() + t * w.rows;
+            if (!bias.empty()) kernels_.add(y, bias.data(), w.rows);
+            normalize_row(post, y, y);
+            kernels_.add(x + t * w.rows, y, w.rows);
+        });
+        return;
+    }
     const int64_t step = rows_at_once(w.rows, T);
     pool_.run(ceil_div(w.rows, step), [&](int64_t piece, int thread) {
         const int64_t row0 = piece * step, row1 = std::min(row0 + step, w.rows);
         multiply(w, row0, row1, T, product_.data(), thread);
-        for (int64_t t = 0; t < T; t++)
+        for (int64_t t = 0; t < T; t++) {
             kernels_.add(x + t * w.rows + row0, product_.data() + t * w.rows + row0, row1 - row0);
+            if (!bias.empty()) kernels_.add(x + t * w.rows + row0, bias.data() + row0, row1 - row0);
+        }
     });
 }
 
-// gate = silu(X gate^T) * (X up^T)
+// gate = activation(X gate^T) * (X up^T), or activation(X up^T) where nothing gates
 void Decoder::gate_up(const LayerWeights& layer, int64_t T) {
     const int64_t F = config_.intermediate, step = rows_at_once(F, T);
+    const bool gated = layer.gate.rows > 0;
+    const auto activate_mul = config_.gelu ? kernels_.gelu_mul : kernels_.silu_mul;
+    const auto add_bias = [&](const std::vector<float>& bias, float* y, int64_t row0, int64_t n) {
+        if (!bias.empty()) kernels_.add(y, bias.data() + row0, n);
+    };
     pool_.run(ceil_div(F, step), [&](int64_t piece, int thread) {
-        const int64_t row0 = piece * step, row1 = std::min(row0 + step, F);
-        multiply(layer.gate, row0, row1, T, gate_.data(), thread);
-        multiply(layer.up, row0, row1, T, up_.data(), thread);
-        for (int64_t t = 0; t < T; t++)
-            kernels_.silu_mul(gate_.data() + t * F + row0, up_.data() + t * F + row0, row1 - row0);
+        const int64_t row0 = piece * step, row1 = std::min(row0 + step, F), n = row1 - row0;
+        if (gated) multiply(layer.gate, row0, row1, T, gate_.data(), thread);
+        multiply(layer.up, row0, row1, T, gated ? up_.data() : gate_.data(), thread);
+        for (int64_t t = 0; t < T; t++) {
+            float *gate = gate_.data() + t * F + row0, *up = up_.data() + t * F + row0;
+            add_bias(layer.up_bias, gated ? up : gate, row0, n);
+            if (gated) {
+                add_bias(layer.gate_bias, gate, row0, n);
+                activate_mul(gate, up, n);
+            } else {
+                kernels_.gelu(gate, n);
+            }
+        }
     });
 }
 
-// attended (T, H, D) from q (T, H, D) and the cache, in which token t sees the positions 0 .. past + t.
-void Decoder::attend(const KVView& kv, int64_t past, int64_t T) {
+// The queries or keys x (heads, D) of token t, made ready for the scores: bias, norm, rotation.
+void Decoder::place_heads(float* x, int64_t heads, const std::vector<float>& bias, const std::vector<float>& norm, bool local,
+                          int64_t t) {
+    const int64_t D = config_.head_dim;
+    if (!bias.empty()) kernels_.add(x, bias.data(), heads * D);
+    if (!norm.empty()) {
+        const int64_t n = static_cast<int64_t>(norm.size());
+        for (float* part = x; part < x + heads * D; part += n) kernels_.rms_norm(part, norm.data(), n, config_.eps, part);
+    }
+    const int64_t half = static_cast<int64_t>((local ? config_.local_frequencies : config_.frequencies).size());
+    if (half == 0) return;
+    const float *cos = (local ? local_cos_ : cos_).data() + t * half, *sin = (local ? local_sin_ : sin_).data() + t * half;
+    if (2 * half == D) return kernels_.rope(x, cos, sin, heads, D, config_.rope_interleaved);
+    for (int64_t h = 0; h < heads; h++) kernels_.rope(x + h * D, cos, sin, 1, 2 * half, config_.rope_interleaved);
+}
+
+// attended (T, H, D) from q (T, H, D) and the cache, in which token t sees the positions 0 .. past + t, or the last
+// `window` of them.
+void Decoder::attend(const KVView& kv, int64_t past, int64_t T, int64_t window) {
     const int64_t H = config_.heads, K = config_.kv_heads, D = config_.head_dim, group = H / K, rows = T * group;
     const int64_t tile = std::min(rows, kMaxAttentionRows / group > 0 ? kMaxAttentionRows / group * group : kMaxAttentionRows);
-    const int64_t tiles = ceil_div(rows, tile), pages = ceil_div(past + T, kPageTokens);
+    const int64_t first = window > 0 ? std::max<int64_t>(0, past + 1 - window) / kPageTokens * kPageTokens : 0;
+    const int64_t tiles = ceil_div(rows, tile), pages = ceil_div(past + T - first, kPageTokens);
     // Few rows and many keys (decoding): the keys are shared out too, and the pieces of each softmax merged after.
     int64_t parts = 1;
     if (K * tiles < 4 * pool_.size()) parts = std::min(pages, ceil_div(4 * pool_.size(), K * tiles));
     const int64_t part_keys = ceil_div(pages, parts) * kPageTokens;
-    parts = ceil_div(past + T, part_keys);
+    parts = ceil_div(past + T - first, part_keys);
 
     const int64_t tasks = K * tiles * parts;
     part_max_.resize(std::max<int64_t>(part_max_.size(), tasks * tile));
     part_sum_.resize(part_max_.size());
     part_acc_.resize(std::max<int64_t>(part_acc_.size(), tasks * tile * D));
-    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(D)));
 
     // Row `row` of head `head` from its parts, which lie `tile` rows apart.
     const auto merge = [&](int64_t first, int64_t head, int64_t row) {
@@ -235,8 +300,9 @@ void Decoder::attend(const KVView& kv, int64_t past, int64_t T) {
         task.heads = H, task.group = group, task.kv_head = head;
         task.row0 = row_tile * tile, task.row1 = std::min(rows, task.row0 + tile);
         task.past = past;
-        task.key0 = part * part_keys, task.key1 = std::min(past + T, task.key0 + part_keys);
-        task.scale = scale;
+        task.key0 = first + part * part_keys, task.key1 = std::min(past + T, task.key0 + part_keys);
+        task.scale = config_.attention_scale, task.softcap = config_.attention_softcap;
+        task.window = window;
         task.kv = kv;
         task.max = part_max_.data() + index * tile;
         task.sum = part_sum_.data() + index * tile;
@@ -257,21 +323,22 @@ bool Decoder::block(Cache& cache, const int32_t* ids, int64_t T, bool last, floa
     const int64_t C = config_.hidden, H = config_.heads, K = config_.kv_heads, D = config_.head_dim, HD = H * D,
                   past = cache.length();
     resize(T);
-    angles(past, T);
-    const Weight& embed = weights_.embed;
-    for (int64_t t = 0; t < T; t++)
-        kernels_.dequantize[static_cast<int>(embed.type)](embed.data + ids[t] * row_bytes(embed), C, x_.data() + t * C);
+    angles(config_.frequencies, past, T, cos_, sin_);
+    angles(config_.local_frequencies, past, T, local_cos_, local_sin_);
+    embed(ids, past, T);
 
     for (int64_t l = 0; l < config_.layers; l++) {
         if (cancelled && cancelled()) return false;
         const LayerWeights& layer = weights_.layers[l];
         const KVView kv = cache.layer(l);
+        const int64_t window = config_.windows.empty() ? 0 : config_.windows[l];
+        const bool local = window > 0 && !config_.local_frequencies.empty();
         normalize(x_.data(), layer.attention_norm, T, {&layer.q, &layer.k, &layer.v});
         project({{&layer.q, q_.data()}, {&layer.k, k_.data()}, {&layer.v, v_.data()}}, T);
         pool_.run(T, [&](int64_t t, int) {
-            const float *cos = cos_.data() + t * (D / 2), *sin = sin_.data() + t * (D / 2);
-            kernels_.rope(q_.data() + t * HD, cos, sin, H, D, config_.rope_interleaved);
-            kernels_.rope(k_.data() + t * K * D, cos, sin, K, D, config_.rope_interleaved);
+            place_heads(q_.data() + t * HD, H, layer.q_bias, layer.q_norm, local, t);
+            place_heads(k_.data() + t * K * D, K, layer.k_bias, layer.k_norm, local, t);
+            if (!layer.v_bias.empty()) kernels_.add(v_.data() + t * K * D, layer.v_bias.data(), K * D);
             for (int64_t h = 0; h < K; h++) {
                 const auto store = [&](int64_t offset, const float* from) {
                     std::byte* to = cache.at(kv, offset, h, past + t);
@@ -290,20 +357,27 @@ bool Decoder::block(Cache& cache, const int32_t* ids, int64_t T, bool last, floa
             std::copy_n(q_.data() + skipped * HD, wanted * HD, q_.data());
             std::copy_n(x_.data() + skipped * C, wanted * C, x_.data());
         }
-        attend(kv, past + skipped, wanted);
+        attend(kv, past + skipped, wanted, window);
         quantize(attended_.data(), HD, wanted, {&layer.o});
-        project_add(layer.o, wanted, x_.data());
+        project_add(layer.o, layer.o_bias, layer.attention_post, wanted, x_.data());
         normalize(x_.data(), layer.mlp_norm, wanted, {&layer.gate, &layer.up});
         gate_up(layer, wanted);
         quantize(gate_.data(), config_.intermediate, wanted, {&layer.down});
-        project_add(layer.down, wanted, x_.data());
+        project_add(layer.down, layer.down_bias, layer.mlp_post, wanted, x_.data());
     }
     if (all || last) {
         // The residual of the last token was moved to the front unless all are wanted.
         const int64_t wanted = all ? T : 1;
         normalize(x_.data(), weights_.norm, wanted, {&weights_.head});
         if (!all) cache.logits.resize(config_.vocab);
-        project({{&weights_.head, all ? all : cache.logits.data()}}, wanted);
+        float* logits = all ? all : cache.logits.data();
+        project({{&weights_.head, logits}}, wanted);
+        if (config_.logit_softcap > 0) {
+            const int64_t n = wanted * config_.vocab, step = 8192;
+            pool_.run(ceil_div(n, step), [&](int64_t piece, int) {
+                kernels_.softcap(logits + piece * step, std::min(step, n - piece * step), config_.logit_softcap);
+            });
+        }
     }
     cache.advance(T);
     return true;

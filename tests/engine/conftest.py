@@ -96,3 +96,15 @@ def transformers_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[...
         return model, folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def families() -> ModuleType:
+    """peer_families.py: models of every family, by transformers and in GGUF."""
+    path = Path(__file__).with_name("peer_families.py")
+    spec = importlib.util.spec_from_file_location("peer_families", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -218,7 +218,7 @@ def test_flipped_bytes_give_a_model_or_a_clear_error(
         {"llama.rope.dimension_count": 0},
         {"llama.attention.key_length": 2**31},
         {"llama.expert_count": 8},
-        {"llama.rope.scaling.type": "yarn"},
+        {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 0.0},
         {"general.architecture": "gpt4"},
         {"general.architecture": 7},
         {"split.count": 3},

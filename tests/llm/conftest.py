@@ -13,7 +13,8 @@ from quinze.formats.gguf import write_gguf
 from quinze.formats.quants import encode
 from quinze.llm.llm import LLM
 from quinze.models.config import ModelConfig
-from quinze.models.weights import GGUF_LAYER_NAMES, GGUF_NAMES, shapes
+from quinze.models.names import gguf_name
+from quinze.models.shapes import shapes
 from quinze.tokenizer.tokenizer import load_tokenizer
 
 CONTEXT = 128
@@ -39,7 +40,7 @@ def chatty_path(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     )  # fmt: skip
     rng = np.random.default_rng(15)
     tensors = [
-        encode(_gguf_name(name), rng.standard_normal(shape) * 0.2, _type(shape))
+        encode(gguf_name(name, config), rng.standard_normal(shape) * 0.2, _type(shape))
         for name, shape in shapes(config).items()
     ]
     control = {tokenizer.id(token) for token in tokenizer.control_tokens}
@@ -79,12 +80,3 @@ def chatty(chatty_path: Path) -> Iterator[LLM]:
 
 def _type(shape: tuple[int, ...]) -> TensorType:
     return TensorType.Q8_0 if len(shape) == 2 else TensorType.F32
-
-
-def _gguf_name(name: str) -> str:
-    top = {ours: theirs for theirs, ours in GGUF_NAMES.items()}
-    if name in top:
-        return top[name]
-    layers = {ours: theirs for theirs, ours in GGUF_LAYER_NAMES.items()}
-    _, _, layer, rest = name.split(".", 3)
-    return f"blk.{layer}.{layers[rest.removesuffix('.weight')]}.weight"

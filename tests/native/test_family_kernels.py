@@ -70,8 +70,8 @@ def test_what_is_no_number_stays_none(k: Any) -> None:
     ("window", "softcap", "part"), [(1, 0, 0), (7, 0, 64), (128, 5.0, 0), (129, 0, 128), (0, 2.0, 0)]
 )
 def test_attention_looks_through_a_window_and_under_a_cap(
-    k: Any, tokens: int, keys: int, heads: int, kv_heads: int, size: int, f16: bool, window: int, softcap: float,
-    part: int, rng: np.random.Generator,
+    k: Any, tokens: int, keys: int, heads: int, kv_heads: int, size: int, f16: bool, window: int,
+    softcap: float, part: int, rng: np.random.Generator,
 ) -> None:  # fmt: skip
     q = rng.standard_normal((tokens, heads, size)).astype(np.float32) * 2
     rows, values = (rng.standard_normal((keys, kv_heads, size)).astype(np.float32) for _ in range(2))

@@ -12,7 +12,8 @@ import openai
 import pytest
 
 from quinze.formats.gguf import write_gguf
-from quinze.models.weights import GGUF_LAYER_NAMES, GGUF_NAMES, load_model
+from quinze.models.names import gguf_name
+from quinze.models.weights import load_model
 from quinze.service.rooms import Rooms
 
 TEMPLATE = (
@@ -40,17 +41,8 @@ def tokens_of(path: Path) -> tuple[list[str], list[float], list[int]]:
 def write_storyteller(weights: Path, tokenizer: Path, path: Path) -> None:
     """stories260K as a GGUF that has a chat template."""
     model = load_model(weights)
-    names = {ours: theirs for theirs, ours in GGUF_NAMES.items()}
-    layers = {ours: theirs for theirs, ours in GGUF_LAYER_NAMES.items()}
-
-    def renamed(name: str) -> str:
-        if name in names:
-            return names[name]
-        _, _, layer, rest = name.split(".", 3)
-        return f"blk.{layer}.{layers[rest.removesuffix('.weight')]}.weight"
-
     tensors = [
-        type(tensor)(renamed(name), tensor.type, tensor.shape, tensor.data)
+        type(tensor)(gguf_name(name, model.config), tensor.type, tensor.shape, tensor.data)
         for name, tensor in model.tensors.items()
     ]
     tokens, scores, types = tokens_of(tokenizer)

@@ -69,7 +69,7 @@ class Engine:
         self._turns = Turns()
         self._kept = _Kept()
         self._model: Model | None = model  # its mapped file must outlive the decoder
-        self._decoder: native.Decoder | None = _decoder(model, self.threads, kernels)
+        self._decoder: native.Decoder | None = _decoder(model, self.context_length, self.threads, kernels)
 
     def generate(
         self,
@@ -300,7 +300,7 @@ class _Kept:
         self._held = None
 
 
-def _decoder(model: Model, threads: int, kernels: str) -> native.Decoder:
+def _decoder(model: Model, context_length: int, threads: int, kernels: str) -> native.Decoder:
     if not 1 <= threads <= 1024:
         raise InvalidRequestError(f"threads is {threads}; it must lie between 1 and 1,024.", param="threads")
     try:
@@ -318,10 +318,22 @@ def _decoder(model: Model, threads: int, kernels: str) -> native.Decoder:
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
         "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_position_embeddings,
         "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
+        "layer_norm": config.norm == "layer",
+        "norm_offset": config.norm_offset,
+        "gelu": config.activation == "gelu",
+        "frequencies": config.frequencies(context_length),
+        "local_frequencies": config.local_frequencies(),
+        "rope_scale": config.rope_scale,
         "rope_interleaved": config.rope_interleaved,
-        "rope_factors": None if config.rope_factors is None else list(config.rope_factors),
+        "windows": list(config.windows),
+        "attention_scale": config.head_dim**-0.5
+        if config.attention_scale is None
+        else config.attention_scale,
+        "attention_softcap": config.attention_softcap,
+        "logit_softcap": config.logit_softcap,
+        "embedding_scale": config.embedding_scale,
     }
     tensors = {
         name: (int(t.type), t.shape[0] if len(t.shape) == 2 else 1, t.shape[-1], t.data)
@@ -331,5 +343,5 @@ def _decoder(model: Model, threads: int, kernels: str) -> native.Decoder:
         return native.decoder(numbers, tensors, kernels=kernels, threads=threads)
     except ValueError as error:
         raise UnsupportedModelError(
-            f"{config.name} cannot be run: {error}.", hint="Only whole models of the Llama family can be."
+            f"{config.name} cannot be run: {error}.", hint="Only whole models of a known family can be."
         ) from error

@@ -6,7 +6,6 @@ A tensor too many is refused like one too few: ignored weights give wrong words.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,25 +15,14 @@ import numpy as np
 from quinze.errors import FileFormatError, UnsupportedModelError
 from quinze.formats.checkpoint import Checkpoint, Tensor, TensorType, open_checkpoint
 from quinze.formats.quants import decode
-from quinze.models.config import ModelConfig, from_gguf, from_hugging_face, from_llama2c
+from quinze.models.config import ModelConfig, from_llama2c
+from quinze.models.gguf_config import from_gguf
+from quinze.models.hugging_face_config import from_hugging_face
+from quinze.models.names import from_gguf_names, from_hugging_face_names, parted
+from quinze.models.shapes import shapes
 
-GGUF_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-GGUF_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 ROPE_FACTORS = "rope_freqs.weight"
+LONG_FACTORS = {"rope_factors_short.weight": "short_factor", "rope_factors_long.weight": "long_factor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +31,7 @@ class Model:
 
     config: ModelConfig
     tensors: Mapping[str, Tensor]
-    """Under Hugging Face's names; no "lm_head.weight" where it is tied."""
+    """Under Hugging Face's names for Llama (shapes.py); no "lm_head.weight" where it is tied."""
     checkpoint: Checkpoint
 
 
@@ -51,64 +39,45 @@ def load_model(path: Path) -> Model:
     """Open a GGUF, a Hugging Face folder or a llama2.c file, and check it whole."""
     checkpoint = open_checkpoint(path)
     config, tensors = _READ[checkpoint.format](checkpoint)
+    tensors = parted(tensors, config)
     _check(config, tensors)
     return Model(config, tensors, checkpoint)
 
 
-def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a Llama of this config has. Matrices are (rows, cols): out features, in features."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    layer = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, queries),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    wanted: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
-    for i in range(config.num_hidden_layers):
-        wanted |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
-    wanted["model.norm.weight"] = (hidden,)
-    if not config.tie_word_embeddings:
-        wanted["lm_head.weight"] = (config.vocab_size, hidden)
-    return wanted
-
-
 def _from_gguf(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, Tensor]]:
-    named = {_hugging_face_name(name): tensor for name, tensor in checkpoint.tensors.items()}
-    tensors = {name: replace(tensor, name=name) for name, tensor in named.items()}
-    factors = tensors.pop(ROPE_FACTORS, None)
+    name, metadata = checkpoint.path.stem, checkpoint.metadata
+    tensors = from_gguf_names(checkpoint.tensors, str(metadata.get("general.architecture")))
+    factors = _numbers(tensors.pop(ROPE_FACTORS, None), name)
+    long = {word: _numbers(tensors.pop(key, None), name) for key, word in LONG_FACTORS.items()}
     embedding = tensors.get("model.embed_tokens.weight")
     config = from_gguf(
-        checkpoint.path.stem,
-        checkpoint.metadata,
-        vocab_size=embedding.shape[0]
-        if embedding
-        else len(checkpoint.metadata.get("tokenizer.ggml.tokens", ())),
-        tied="lm_head.weight" not in tensors,
+        name,
+        metadata,
+        embedding.shape[0] if embedding else len(metadata.get("tokenizer.ggml.tokens", ())),
+        _with_parts(tensors),
+        {word: list(found) for word, found in long.items() if found is not None} or None,
     )
-    if factors is not None:
-        if factors.type is not TensorType.F32 or factors.shape != (config.head_dim // 2,):
-            raise FileFormatError(
-                f"{ROPE_FACTORS} of {config.name} should be {config.head_dim // 2} numbers in F32."
-            )
-        config = replace(config, rope_factors=tuple(decode(factors).tolist()))
-    return config, tensors
+    return config if factors is None else replace(config, rope_factors=factors), tensors
+
+
+def _with_parts(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Their names, and those that fused ones will have."""
+    return set(tensors) | {name.replace("qkv_proj", "q_proj") for name in tensors}
+
+
+def _numbers(tensor: Tensor | None, model: str) -> tuple[float, ...] | None:
+    """A vector of RoPE factors; how many there must be is for the config to say."""
+    if tensor is None:
+        return None
+    if tensor.type is not TensorType.F32 or len(tensor.shape) != 1 or tensor.shape[0] > 2**12:
+        raise FileFormatError(f"{tensor.name} of {model} should be some numbers in F32.")
+    return tuple(decode(tensor).tolist())
 
 
 def _from_safetensors(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, Tensor]]:
     path = checkpoint.path
     config = from_hugging_face((path if path.is_dir() else path.parent).resolve().name, checkpoint.metadata)
-    # Old conversions store RoPE's frequencies, which follow from the config.
-    tensors = {n: t for n, t in checkpoint.tensors.items() if not n.endswith(".rotary_emb.inv_freq")}
-    if config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    return config, tensors
+    return config, from_hugging_face_names(checkpoint.tensors, config)
 
 
 def _from_llama2c(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -116,14 +85,6 @@ def _from_llama2c(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, Tensor
 
 
 _READ = {"gguf": _from_gguf, "safetensors": _from_safetensors, "llama2c": _from_llama2c}
-
-
-def _hugging_face_name(name: str) -> str:
-    """A GGUF's name for a tensor, translated; one that it does not know stays and is refused later."""
-    layer = re.fullmatch(r"blk\.(\d{1,4})\.(\w+)\.weight", name)
-    if layer and layer[2] in GGUF_LAYER_NAMES:
-        return f"model.layers.{int(layer[1])}.{GGUF_LAYER_NAMES[layer[2]]}.weight"
-    return GGUF_NAMES.get(name, name)
 
 
 def _check(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
@@ -138,7 +99,8 @@ def _check(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
     extra = sorted(set(tensors) - set(wanted))
     if extra:
         raise UnsupportedModelError(
-            f"{config.name} has {len(extra):,} tensors that a Llama has not, the first {extra[0][:120]}.",
+            f"{config.name} has {len(extra):,} tensors that its configuration does not call for, "
+            f"the first {extra[0][:120]}.",
             hint="Quinze would have to leave them out, and the model would talk nonsense.",
         )
     for name, shape in wanted.items():
@@ -148,7 +110,7 @@ def _check(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
                 f"{name} of {config.name} has the shape {tensor.shape}; its configuration calls for {shape}."
             )
         if len(shape) == 1 and tensor.type.block > 1:
-            raise FileFormatError(f"{name} of {config.name} is quantized, which norms never are.")
-    norms = [tensors[name] for name, shape in wanted.items() if len(shape) == 1]
-    if not all(np.isfinite(decode(norm)).all() for norm in norms):
-        raise FileFormatError(f"{config.name} has norms that are not numbers (NaN or infinite).")
+            raise FileFormatError(f"{name} of {config.name} is quantized, which vectors never are.")
+    vectors = [tensors[name] for name, shape in wanted.items() if len(shape) == 1]
+    if not all(np.isfinite(decode(vector)).all() for vector in vectors):
+        raise FileFormatError(f"{config.name} has norms or biases that are not numbers (NaN or infinite).")
