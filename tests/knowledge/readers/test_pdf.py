@@ -15,7 +15,7 @@ import pypdfium2
 import pytest
 
 from quinze.errors import DocumentError, EncryptedDocumentError
-from quinze.knowledge.document import Block, BlockKind, Document
+from quinze.knowledge.document import Block, BlockKind, Box, Document
 from quinze.knowledge.readers.pdf import read
 from quinze.knowledge.readers.report import Report
 
@@ -149,11 +149,10 @@ def test_sparse_borderless_rows_keep_their_columns(shared: Shared) -> None:
     assert dict(zip(pending.header, pending.cells, strict=True))["Total Value"] == "$31,150.00"
 
 
-def text_within(path: Path, block: Block) -> str:
-    """What PDFium itself finds in the block's box."""
+def text_within(path: Path, block: Block, box: Box) -> str:
+    """What PDFium itself finds in a box of the block."""
     document = pypdfium2.PdfDocument(path)
     page = document[(block.place.page or 1) - 1]
-    [box] = block.place.boxes
     left, bottom, right, top = page.get_bbox()
     corners = [(box.left, box.top), (box.right, box.bottom)]
     rotation = page.get_rotation()
@@ -184,13 +183,21 @@ def text_within(path: Path, block: Block) -> str:
 def test_a_box_holds_its_own_text_and_no_other(name: str, shared: Shared) -> None:
     path = shared(f"data/documents/{name}")
     checked = 0
+    torn: list[tuple[str, str]] = []
     for block in read(path, Report(name, "pdf")).blocks:
-        within = re.sub(r"[^\w]", "", text_within(path, block))
+        within = re.sub(r"[^\w]", "", "".join(text_within(path, block, box) for box in block.place.boxes))
         own = re.sub(r"[^\w]", "", block.text)
         if len(own) > 8:
             checked += 1
-            assert sorted(within) == sorted(own), block.text
+            if sorted(within) != sorted(own):
+                torn.append((within, own))
     assert checked > 8
+    # A sentence over the foot of a page is given to the one before; its boxes stay where they are drawn.
+    assert len(torn) == 2 * name.startswith("markitdown/SPARSE")
+    for (giver_within, giver_own), (taker_within, taker_own) in zip(torn[::2], torn[1::2], strict=True):
+        assert sorted(giver_within + taker_within) == sorted(giver_own + taker_own)
+        assert giver_own.startswith(giver_within[:40])
+        assert taker_within.endswith(taker_own[-40:])
 
 
 def test_hyphens_at_line_ends_are_undone(shared: Shared) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from quinze.knowledge.document import Block, BlockKind, Box, Place
+from quinze.knowledge.readers.pdf_breaks import mend, nest
 from quinze.knowledge.readers.pdf_chrome import find_chrome
 from quinze.knowledge.readers.pdf_columns import Line, table_stretches
 from quinze.knowledge.readers.pdf_glyphs import Frame
@@ -76,7 +77,7 @@ def build_blocks(pages: Sequence[PageContent], outline: Mapping[tuple[int, str],
         # What a picture says stands below the heading that was last above it.
         blocks.extend(_below(block, path, len(page.tables)) for block in page.ocr)
         blocks.extend(_notes(page, path))
-    return blocks
+    return nest(mend(blocks, style.words))
 
 
 def _chrome(page: PageContent, marked: Mapping[int, str], part: str) -> Iterator[Block]:
