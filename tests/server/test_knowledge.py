@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from PIL import Image
+
+from quinze.knowledge.document import Place
 
 BREAD = """# Bread
 
@@ -184,6 +187,9 @@ def test_a_question_is_answered_with_quotes(notes: Any) -> None:
     assert "fifteen hours" in answer["citations"][0]["text"]
     assert answer["citations"][0]["document"] == "bread.md"
     assert answer["searched"]["documents"] == 2
+    for passage in answer["searched"]["passages"]:
+        assert msgspec.convert(passage["anchor"], Place).label() == passage["place"]
+    assert answer["searched"]["passages"][0]["anchor"]["lines"]
 
 
 def test_an_answer_streams_what_was_searched_and_then_the_answer(notes: Any) -> None:

@@ -3,7 +3,6 @@ import { test } from 'node:test'
 import { load } from './load.js'
 
 const { find, group, markBlocks } = await load('marking.ts')
-const { translated } = await load('place.ts')
 const { pagesWord } = await load('kinds.ts')
 const { bytes, remaining, roughly, seconds } = await load('format.ts')
 
@@ -58,11 +57,6 @@ test('rows of one table are drawn as one, those of another apart', () => {
   const other = { ...row(2, 'z', '3'), place: { sheet: 'T', cells: 'A1:B1' } }
   const groups = group([row(0, 'x', '1'), row(1, 'y', '2'), other, paragraph(3, 'p')])
   assert.deepEqual(groups.map((g) => (g.kind === 'table' ? g.rows.length : 'block')), [2, 1, 'block'])
-})
-
-test('a place reads well in both languages', () => {
-  assert.equal(translated('sheet 价格, A3:D3', 'zh'), '工作表 价格 · A3:D3')
-  assert.equal(translated('lines 3–9', 'zh'), '第 3–9 行')
 })
 
 test('what has pages is counted by their own name', () => {

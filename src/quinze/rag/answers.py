@@ -38,6 +38,8 @@ class Passage(msgspec.Struct, frozen=True):
 
     document: str
     place: str
+    """For people to read."""
+    anchor: Place
     score: float
     used: bool
     reason: str

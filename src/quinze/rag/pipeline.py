@@ -186,7 +186,8 @@ class _Walk:
             used = hit.chunk_id in quoted or hit.chunk_id in read
             unused = dropped.get(hit.chunk_id, "duplicate" if hit.chunk_id in copies else "low score")
             reason = "quoted" if hit.chunk_id in quoted else "read" if used else unused
-            passages.append(Passage(hit.document, hit.place.label(), round(hit.score, 4), used, reason))
+            label, score = hit.place.label(), round(hit.score, 4)
+            passages.append(Passage(hit.document, label, hit.place, score, used, reason))
         return Searched(
             knowledge_base=self.knowledge_base.name,
             documents=self.search.documents,

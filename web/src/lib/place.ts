@@ -19,20 +19,6 @@ function chapterName(chapter: string, heading: string[] | undefined, zh: boolean
   return /^(chapter|第)|[./]/i.test(chapter) ? chapter : `${zh ? '章节' : 'chapter'} ${chapter}`
 }
 
-/** A label that came as text ("page 3, table 1") in the reader's language; what is not known stays as it is. */
-export function translated(label: string, language: Language): string {
-  if (language === 'en') return label
-  const rules: [RegExp, string][] = [
-    [/^page (\d+)$/, '第 $1 页'], [/^slide (\d+)$/, '第 $1 张幻灯片'], [/^sheet (.+)$/, '工作表 $1'], [/^chapter (.+)$/, '章节 $1'],
-    [/^table (\d+)$/, '表 $1'], [/^row (\d+)$/, '第 $1 行'], [/^lines? ([\d–]+)$/, '第 $1 行'], [/^paragraph (\d+)$/, '第 $1 段'],
-  ]
-  const words = label.split(', ').map((word) => {
-    const rule = rules.find(([pattern]) => pattern.test(word))
-    return rule ? word.replace(...rule) : (PARTS[word] ?? word)
-  })
-  return words.join(' · ')
-}
-
 export function placeLabel(place: Place, language: Language): string {
   const zh = language === 'zh'
   const words: string[] = []

@@ -126,6 +126,7 @@ export interface Citation {
 export interface Passage {
   document: string
   place: string
+  anchor: Place
   score: number
   used: boolean
   reason: string
