@@ -71,6 +71,17 @@ def test_listeners_are_woken(jobs: Jobs) -> None:
     assert job.snapshot().failed == [Failure("b", "It is broken.")]
 
 
+def test_what_follows_a_job_and_fails_does_not_end_the_others(jobs: Jobs) -> None:
+    def fail(_: Job) -> None:
+        raise RuntimeError("the folder has gone")
+
+    first = jobs.submit("notes", lambda _: [], title="one", on_end=fail)
+    second = jobs.submit("notes", lambda _: [], title="two")
+    assert first.wait(10)
+    assert second.wait(10)
+    assert second.snapshot().state == "done"
+
+
 def test_a_job_that_waits_ends_at_once_when_cancelled_and_a_running_one_when_it_looks(jobs: Jobs) -> None:
     begun, ended = threading.Event(), []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,13 @@ def test_a_document_of_a_folder_that_is_tried_again_stays_in_its_folder(
     (folder / "broken.docx").unlink()
     assert service.ingest("notes", [folder]).removed == 1
     assert [document.name for document in base.documents()] == ["papers/whole.txt"]
+
+
+def test_forgetting_what_was_promised_to_a_base_that_has_gone_is_nothing(tmp_path: Path) -> None:
+    pending = uploads.note_pending(tmp_path / "notes", paths=["/a"])
+    shutil.rmtree(tmp_path / "notes")
+    uploads.forget_pending(tmp_path / "notes", pending)
+    assert not (tmp_path / "notes").exists()
 
 
 def test_a_document_that_is_not_there_is_not_found(service: Service) -> None:

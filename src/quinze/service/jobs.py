@@ -246,7 +246,10 @@ class Jobs:
                 job, work, on_end = self._queue.popleft()
             if job.begin():
                 _run_one(job, work)
-            on_end(job)
+            try:
+                on_end(job)
+            except Exception:  # the same: the thread lives on
+                log.exception("what follows job %s on %r failed", job.id, job.knowledge_base)
 
     def _forget_old(self) -> None:
         ended = [job.id for job in self._jobs.values() if job.ended]

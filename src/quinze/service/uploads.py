@@ -105,9 +105,10 @@ def note_pending(folder: Path, *, file: str = "", name: str = "", paths: list[st
 
 
 def forget_pending(folder: Path, pending: Pending) -> None:
-    for path in (folder / PENDING).glob(f"*-{pending.id}.json"):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+    # The knowledge base may be removed at this very moment, and its notes with it.
+    with contextlib.suppress(FileNotFoundError):
+        for path in (folder / PENDING).glob(f"*-{pending.id}.json"):
+            path.unlink(missing_ok=True)
 
 
 def pending_of(folder: Path) -> Iterator[Pending]:
