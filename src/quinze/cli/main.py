@@ -33,6 +33,7 @@ _COMMANDS = {
     "add": "models",
     "rm": "models",
     "embed": "embed",
+    "quantize": "quantize",
 }
 """Command -> the module of this room that holds it, loaded when it is called."""
 

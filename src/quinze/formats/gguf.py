@@ -15,9 +15,10 @@ import math
 import os
 import struct
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -95,24 +96,48 @@ def write_gguf(path: Path, metadata: Mapping[str, Any], tensors: Iterable[Tensor
     Python's int becomes uint32 where it fits (else uint64 or int64), float float32; numpy's keep their type.
     """
     listed = list(tensors)
-    if len({tensor.name for tensor in listed}) < len(listed):
+    plan = [Planned(tensor.name, tensor.type, tensor.shape) for tensor in listed]
+    stream_gguf(path, metadata, plan, ((tensor.data,) for tensor in listed))
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A tensor that will be written."""
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+def stream_gguf(
+    path: Path, metadata: Mapping[str, Any], plan: Sequence[Planned], data: Iterable[Iterable[Bytes]]
+) -> None:
+    """The same for data that is made while it is written: for each planned tensor its bytes, in pieces."""
+    if len({tensor.name for tensor in plan}) < len(plan):
         raise ValueError("two tensors of one name")
     alignment = int(metadata.get("general.alignment", ALIGNMENT))
-    head = bytearray(struct.pack("<4sIQQ", b"GGUF", 3, len(listed), len(metadata)))
+    head = bytearray(struct.pack("<4sIQQ", b"GGUF", 3, len(plan), len(metadata)))
     for key, value in metadata.items():
         head += _string(key) + _value(value)
     offset = 0
-    for tensor in listed:
+    for tensor in plan:
         dims = tensor.shape[::-1]
         head += _string(tensor.name) + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
         head += struct.pack("<IQ", GGML_NUMBERS[tensor.type], offset)
-        offset += _pad(len(tensor.data), alignment)
+        offset += _pad(tensor.type.size(tensor.shape), alignment)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            _write_padded(file, head, alignment)
-            for tensor in listed:
-                _write_padded(file, np.ascontiguousarray(tensor.data).data, alignment)
+            file.write(head + bytes(_pad(len(head), alignment) - len(head)))
+            for tensor, pieces in zip(plan, data, strict=True):
+                size = sum(file.write(np.ascontiguousarray(piece).data) for piece in pieces)
+                if size != tensor.type.size(tensor.shape):
+                    raise ValueError(f"{tensor.name} has {size:,} bytes")
+                file.write(bytes(_pad(size, alignment) - size))
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(path)
@@ -267,11 +292,6 @@ def _refuse_split(path: Path, metadata: Mapping[str, Any]) -> None:
 
 def _pad(size: int, alignment: int) -> int:
     return -(-size // alignment) * alignment
-
-
-def _write_padded(file: IO[bytes], data: bytearray | memoryview, alignment: int) -> None:
-    size = file.write(data)
-    file.write(bytes(_pad(size, alignment) - size))
 
 
 def _string(text: str) -> bytes:

@@ -28,7 +28,7 @@ def read_vocabulary(path: Path, checkpoint: Checkpoint | None = None) -> Vocabul
         if checkpoint.format == "gguf":
             return from_gguf(checkpoint.metadata)
         if checkpoint.format == "llama2c":
-            return spm.build(_llama2c(path.parent, checkpoint.metadata["vocab_size"]))
+            return spm.build(llama2c_pieces(path.parent, checkpoint.metadata["vocab_size"]))
         return read_folder(path.parent)
     except BaseException as error:
         raise_if_hostile(error)
@@ -129,7 +129,7 @@ class _Keys:
         return {"bos_id": found["bos"], "eos_id": found["eos"], "stop_ids": stops}
 
 
-def _llama2c(folder: Path, vocab_size: int) -> spm.Pieces:
+def llama2c_pieces(folder: Path, vocab_size: int) -> spm.Pieces:
     """llama2.c's tokenizer beside the model: the one whose number of tokens is the model's."""
     names = [f"tok{vocab_size}.bin", "tokenizer.bin", *sorted(p.name for p in folder.glob("tok*.bin"))]
     met: list[str] = []
