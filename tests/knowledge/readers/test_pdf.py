@@ -237,3 +237,37 @@ def test_right_to_left_words_are_kept(shared: Shared) -> None:
     words = set(re.findall(r"[\u0600-\u06ff]{4,}", page.get_textpage().get_text_bounded()))
     assert len(words) > 50
     assert len([word for word in words if word in text]) > 0.95 * len(words)
+
+
+def test_what_is_printed_over_a_table_is_no_part_of_its_cells(shared: Shared) -> None:
+    """The footer of this order runs through its last table; PDFium's own objects keep the two apart."""
+    path = shared("data/documents/markitdown/movie-theater-booking-2024.pdf")
+    blocks = read(path, Report(path.name, "pdf")).blocks
+    rows = [b.cells for b in blocks if b.kind is BlockKind.TABLE_ROW]
+    assert (
+        "1",
+        "SCR-1",
+        "12/20-12/25",
+        "Holiday Spectacular",
+        "7:00 PM",
+        "Daily",
+        "PM",
+        "$250",
+        "$3,000",
+    ) in rows
+    assert (
+        "2",
+        "SCR-2",
+        "12/20-12/31",
+        "Winter Wonderland",
+        "4:30 PM",
+        "Daily",
+        "MT",
+        "$150",
+        "$3,600",
+    ) in rows
+    [foot] = [b.text for b in blocks if "subject to cinema availability" in b.text]
+    assert foot == (
+        "This booking order is subject to cinema availability and standard terms. "
+        "All showtimes are approximate and subject to change."
+    )

@@ -47,8 +47,12 @@ class Table:
     y1: float
     lines: list[Line] = field(default_factory=list)
     """Where it was made of lines: one a row."""
+    strays: list[Run] = field(default_factory=list)
+    """Printed over it, and no part of it."""
 
     def holds(self, run: Run) -> bool:
+        if any(run is stray for stray in self.strays):
+            return False
         x, y = (run.x0 + run.x1) / 2, (run.y0 + run.y1) / 2
         return self.x0 - 1 <= x <= self.x1 + 1 and self.y0 - 1 <= y <= self.y1 + 1
 
@@ -125,7 +129,12 @@ def _table(block: Any, runs: Sequence[Run]) -> Table | None:
     inside = [run for run in runs if table.holds(run)]
     if not inside or not _agree(" ".join(texts), " ".join(run.text for run in inside)):
         return None
-    table.rows = _fill(rows, columns, inside) or _as_found(rows, columns)
+    table.strays = _strays(inside)
+    if table.strays:
+        table.rows = _fill(rows, columns, [run for run in inside if table.holds(run)], exactly=False)
+    table.rows = table.rows or _fill(rows, columns, inside)
+    if not table.rows:
+        table.rows, table.strays = _as_found(rows, columns), []
     if len(table.rows) < 2:
         return None
     table.has_header = _is_header(table.rows)
@@ -157,8 +166,29 @@ def _agree(one: str, two: str) -> bool:
     return different <= 0.02 * max(1, sum(b.values()))
 
 
-def _fill(rows: Sequence[Any], columns: int, runs: Sequence[Run]) -> list[Row]:
-    """liteparse's grid filled with PDFium's runs; [] where a run doesn't fit into one cell of it."""
+def _strays(runs: Sequence[Run]) -> list[Run]:
+    """Lines that were printed over the table: alone on a height between two rows, across several cells."""
+    found = []
+    for run in runs:
+        close = [
+            abs(other.baseline - run.baseline) / run.size
+            for other in runs
+            if other is not run and other.x0 < run.x1 and other.x1 > run.x0
+        ]
+        over = sum(0.2 < distance < 0.75 for distance in close)
+        beside = any(
+            other is not run and abs(other.baseline - run.baseline) < 0.2 * run.size for other in runs
+        )
+        if over >= 3 and not beside:
+            found.append(run)
+    return found
+
+
+def _fill(rows: Sequence[Any], columns: int, runs: Sequence[Run], *, exactly: bool = True) -> list[Row]:
+    """liteparse's grid filled with PDFium's runs; [] where a run doesn't fit into one cell of it.
+
+    Not `exactly` where what is printed over the table stands in liteparse's cells too.
+    """
     spans: list[list[tuple[float, float]]] = [[] for _ in range(columns)]
     heights: list[tuple[float, float]] = []
     for row in rows:
@@ -182,9 +212,14 @@ def _fill(rows: Sequence[Any], columns: int, runs: Sequence[Run]) -> list[Row]:
         )
         grid[at][best].append(run)
     for row, cells in zip(rows, grid, strict=True):
-        for cell, members in zip(row, cells, strict=False):
-            if _characters(cell.text) != _characters(" ".join(r.text for r in members)):
-                return []
+        pairs = [
+            (_characters(" ".join(r.text for r in members)), _characters(cell.text))
+            for cell, members in zip(row, cells, strict=False)
+        ]
+        if exactly and any(ours != theirs for ours, theirs in pairs):
+            return []
+        if sum((ours for ours, _ in pairs), Counter()) - sum((theirs for _, theirs in pairs), Counter()):
+            return []
     return [row for cells in _split_rows(grid) if (row := _row(cells)) is not None]
 
 
