@@ -23,8 +23,8 @@ def from_hugging_face(name: str, config: Mapping[str, Any]) -> ModelConfig:
         config = {**config["text_config"], "model_type": config.get("model_type")}
     architecture = Fields(name, config).text("model_type")
     kind = family(name, architecture)
-    stated = {RENAMED.get(field, field): value for field, value in config.items() if value is not None}
-    values = {**kind.defaults, **stated}
+    # A null is a statement too: Mistral's later folders switch their window off by it.
+    values = {**kind.defaults, **{RENAMED.get(field, field): value for field, value in config.items()}}
     _refuse_what_we_cannot(name, values, kind)
     read = Fields(name, values)
     heads, hidden = read.number("num_attention_heads"), read.number("hidden_size")
@@ -88,7 +88,7 @@ def _windows(read: Fields, kind: Family) -> tuple[int, ...]:
     if not window or read.values.get("use_sliding_window") is False:
         return ()
     if types is None:
-        if "use_sliding_window" not in read.values and read.has("max_window_layers"):
+        if not read.has("use_sliding_window") and read.has("max_window_layers"):
             return ()  # Qwen's default is off
         if read.has("max_window_layers"):
             first = read.number("max_window_layers")

@@ -110,10 +110,12 @@ def from_hugging_face_names(tensors: Mapping[str, Tensor], config: ModelConfig) 
 
 def _of_words(name: str) -> str:
     """The part of a model that also sees which holds the words, under two customs."""
-    for prefix, ours in (("language_model.model.", "model."), ("model.language_model.", "model.")):
+    for prefix in ("language_model.model.", "model.language_model."):
         if name.startswith(prefix):
-            return ours + name.removeprefix(prefix)
-    return name.removeprefix("language_model.")
+            return "model." + name.removeprefix(prefix)
+    # A folder of the model alone, without its head, leaves "model." out: Qwen3-Embedding's does.
+    bare = name.startswith(("embed_tokens.", "layers.", "norm."))
+    return f"model.{name}" if bare else name.removeprefix("language_model.")
 
 
 def _of_gpt2(name: str) -> str:
@@ -137,12 +139,13 @@ def _turned(tensor: Tensor) -> Tensor:
 
 
 def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Two tensors that would share a name both keep their own, and are refused later."""
-    taken: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        wanted = names[name] if names[name] not in taken else name
-        taken[wanted] = replace(tensor, name=wanted)
-    return taken
+        wanted = names[name]
+        if wanted in found:
+            raise FileFormatError(f"Two tensors of the file are {wanted[:120]}; one of them is {name[:120]}.")
+        found[wanted] = replace(tensor, name=wanted)
+    return found
 
 
 def parted(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -165,15 +168,17 @@ def parted(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tens
             found[name] = tensor
             continue
         before = stem.removesuffix(whole)
-        found |= _split(
-            tensor, {f"{before}{piece}.{part}": n for piece, n in fused[whole].items()}, config.name
-        )
+        parts = {f"{before}{piece}.{part}": rows for piece, rows in fused[whole].items()}
+        twice = next((one for one in parts if one in tensors), None)
+        if twice is not None:
+            raise FileFormatError(f"{config.name} has {twice[:120]} both by itself and within {name[:120]}.")
+        found |= _split(tensor, parts, config.name)
     return found
 
 
 def _split(tensor: Tensor, rows: Mapping[str, int], model: str) -> dict[str, Tensor]:
     total = sum(rows.values())
-    if tensor.shape[0] != total or len(tensor.shape) > 2:
+    if len(tensor.shape) not in (1, 2) or tensor.shape[0] != total:
         raise FileFormatError(
             f"{tensor.name} of {model} has the shape {tensor.shape}; its configuration calls for "
             f"{total:,} rows."

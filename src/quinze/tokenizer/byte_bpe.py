@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from quinze.errors import FileFormatError
-from quinze.tokenizer.patterns import SAME, pre_tokenizer
+from quinze.tokenizer.patterns import SAME, WHOLE_WORDS, pre_tokenizer
 from quinze.tokenizer.tokenizer import CONTROL, Vocabulary, raise_if_hostile
 
 MAX_TOKENS = 2**21
@@ -62,8 +62,7 @@ def build(found: ByteVocabulary) -> Vocabulary:
     expressions = pre_tokenizer(kind)
     clean = {token if _is_utf8(token) else f"\U0010fffe{id_}": id_ for token, id_ in found.tokens.items()}
     try:
-        # Llama 3 takes a word whole where the vocabulary has it.
-        model = models.BPE(vocab=clean, merges=list(found.merges), ignore_merges=kind == "llama-bpe")
+        model = models.BPE(vocab=clean, merges=list(found.merges), ignore_merges=kind in WHOLE_WORDS)
         backend = Backend(model)
     except BaseException as error:
         raise_if_hostile(error)

@@ -15,11 +15,21 @@ _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = _WORDS + r"|\p{N}{1,3}" + _REST
 QWEN2 = _WORDS + r"|\p{N}" + _REST
+# Words end where a capital follows a small letter (GPT-4o and Mistral's Tekken).
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_LATER = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_BEGIN = r"[^\r\n\p{L}\p{N}]?"
+GPT4O = f"{_BEGIN}{_UPPER}*{_LOWER}+{_SHORT}|{_BEGIN}{_UPPER}+{_LOWER}*{_SHORT}|\\p{{N}}{{1,3}}{_LATER}"
+TEKKEN = f"{_BEGIN}{_UPPER}*{_LOWER}+|{_BEGIN}{_UPPER}+{_LOWER}*|\\p{{N}}{_LATER}"
 
 PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
     "gpt-2": (GPT2,),
     "llama-bpe": (LLAMA3,),
     "qwen2": (QWEN2,),
+    "dbrx": (LLAMA3,),
+    "gpt-4o": (GPT4O,),
+    "tekken": (TEKKEN,),
     "smollm": (r"\p{N}", GPT2),
     "default": (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
 }
@@ -28,7 +38,11 @@ SAME = {
     "llama3": "llama-bpe", "llama-v3": "llama-bpe", "gpt2": "gpt-2", "phi-2": "gpt-2", "jina-es": "gpt-2",
     "jina-de": "gpt-2", "mpt": "gpt-2", "olmo": "gpt-2", "roberta-bpe": "gpt-2", "deepseek-r1-qwen": "qwen2",
     "starcoder": "smollm", "refact": "smollm", "command-r": "smollm", "codeshell": "smollm",
+    "falcon3": "llama-bpe", "pixtral": "llama-bpe", "smaug-bpe": "dbrx",
+    "stablelm2": "qwen2", "megrez": "qwen2", "llama4": "gpt-4o",
 }  # fmt: skip
+WHOLE_WORDS = frozenset({"llama-bpe", "tekken"})
+"""They take a word whole where the vocabulary has it, and begin with bos where the file is silent."""
 
 MAX_PATTERN = 4096
 MAX_UNBOUNDED = 2

@@ -13,7 +13,7 @@ from quinze.errors import FileFormatError, UnsupportedModelError
 from quinze.formats.checkpoint import Checkpoint, map_file, open_checkpoint
 from quinze.tokenizer import byte_bpe, spm
 from quinze.tokenizer.hugging_face import SPM_FILES, STOP_NAMES, checked_template, read_folder
-from quinze.tokenizer.patterns import SAME
+from quinze.tokenizer.patterns import SAME, WHOLE_WORDS
 from quinze.tokenizer.tokenizer import Vocabulary, raise_if_hostile
 
 
@@ -65,7 +65,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
         scores = read.numbers("scores", len(tokens), 0.0)
         return spm.build(spm.Pieces(tokens, scores, types, False, prefix, squeeze, b"", bos, eos, more))
     splits = read.get("pre", str) or "default"
-    llama3 = SAME.get(splits, splits) == "llama-bpe"
+    begins = SAME.get(splits, splits) in WHOLE_WORDS
     add_bos = read.get("add_bos_token", bool)
     added = {t: id_ for id_, (t, type_) in enumerate(zip(tokens, types, strict=True)) if type_ in (3, 4)}
     special = frozenset(id_ for id_, type_ in enumerate(types) if type_ == 3)
@@ -76,7 +76,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
             added,
             special,
             splits,
-            {**more, **ends, "add_bos": llama3 if add_bos is None else add_bos},
+            {**more, **ends, "add_bos": begins if add_bos is None else add_bos},
         )
     )
 
