@@ -28,7 +28,7 @@ def test_a_real_notebook_keeps_all_its_cells(shared: Callable[[str], Path]) -> N
     text = "\n".join(b.text for b in document.blocks)
     for cell in json.loads(path.read_text())["cells"]:
         for line in cell["source"]:
-            words = line.strip().strip("#").strip()
+            words = line.strip().strip("#-").strip()  # "---" draws a line
             assert words in text
     assert document.title == "Test Notebook"
 
@@ -59,6 +59,19 @@ def test_places_name_the_cell_the_heading_and_the_symbol(tmp_path: Path) -> None
     assert function.place.lines == (1, 2)
     outputs = [b.text for b in blocks if b.place.part == "output"]
     assert outputs == ["42", "'done'", "ValueError: no rows"]
+
+
+def test_notes_are_read_as_the_markdown_that_they_are(tmp_path: Path) -> None:
+    source = "# Runs\n\n| run | loss |\n|---|---|\n| a | 0.5 |\n\nSee [the *log*](log.txt).\n\n1. first\n   - nested\n"
+    blocks = read(
+        notebook(tmp_path, {"cell_type": "markdown", "source": source}), Report("n.ipynb", "notebook")
+    ).blocks
+    assert [(b.text, b.level) for b in blocks] == [
+        ("Runs", 1), ("run | loss", 0), ("a | 0.5", 0), ("See the log.", 0), ("1. first", 1), ("nested", 2),
+    ]  # fmt: skip
+    assert blocks[2].header == ("run", "loss")
+    assert {b.place.chapter for b in blocks} == {"cell 1"}
+    assert all(b.place.heading == ("Runs",) for b in blocks)
 
 
 def test_json_that_is_no_notebook_is_refused(tmp_path: Path) -> None:

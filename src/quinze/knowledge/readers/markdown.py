@@ -39,8 +39,8 @@ def read(path: Path, report: Report) -> Document:
         }
         skipped = front[0].count("\n")
         text = text[front.end() :]
-    reading = _Reading(report, skipped)
-    reading.read(MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text))
+    reading = Reading(report, skipped)
+    reading.read(text)
     title = properties.get("title", "") or reading.title
     return Document("markdown", tuple(reading.blocks), title=title, properties=properties)
 
@@ -54,22 +54,23 @@ class _Table:
     cells: list[str] = field(default_factory=list)
 
 
-class _Reading:
-    """Goes through the tokens of one file once."""
+class Reading:
+    """Turns Markdown into blocks; counts tables and remembers headings over all that it is given."""
 
-    def __init__(self, report: Report, skipped: int) -> None:
+    def __init__(self, report: Report, skipped: int = 0) -> None:
         self.blocks: list[Block] = []
         self.title = ""
         self._report = report
         self._skipped = skipped
-        self._headings = Headings()
+        self.headings = Headings()
         self._lists: list[int | None] = []
         """Of each open list its next number; None for bullets."""
         self._label: str | None = None
         self._table: _Table | None = None
         self._tables = 0
 
-    def read(self, tokens: list[Token]) -> None:
+    def read(self, text: str) -> None:
+        tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
         lines = (1, 1)
         for index, token in enumerate(tokens):
             if token.map is not None:
@@ -114,7 +115,7 @@ class _Reading:
 
     def _row(self, table: _Table, lines: tuple[int, int]) -> None:
         if any(table.cells):
-            place = Place(table=table.number, row=table.row, lines=lines, heading=self._headings.path)
+            place = Place(table=table.number, row=table.row, lines=lines, heading=self.headings.path)
             self.blocks.append(row_block(table.cells, () if table.in_head else table.header, place))
         if table.in_head:
             table.header = tuple(" ".join(cell.split()) for cell in table.cells)
@@ -130,7 +131,7 @@ class _Reading:
             if level == 1 and not self.title:
                 self.title = text
             self.blocks.append(
-                heading_block(level, text.replace("\n", " "), Place(lines=lines), self._headings)
+                heading_block(level, text.replace("\n", " "), Place(lines=lines), self.headings)
             )
         elif self._lists:
             text = _TASK.sub(lambda match: "☐ " if match[1] == " " else "☒ ", text)
@@ -144,12 +145,12 @@ class _Reading:
         reading.read(html_tree.parse(content.encode("utf-8", "replace"), self._report))
         for block in reading.blocks:
             if block.kind is BlockKind.HEADING:
-                self.blocks.append(heading_block(block.level, block.text, Place(lines=lines), self._headings))
+                self.blocks.append(heading_block(block.level, block.text, Place(lines=lines), self.headings))
                 continue
             table = None if block.place.table is None else self._tables + block.place.table
             place = Place(
                 lines=lines,
-                heading=self._headings.path,
+                heading=self.headings.path,
                 table=table,
                 row=block.place.row,
                 part=block.place.part,
@@ -159,7 +160,7 @@ class _Reading:
 
     def _add(self, kind: BlockKind, text: str, lines: tuple[int, int], level: int = 0) -> None:
         if text.strip():
-            place = Place(lines=lines, heading=self._headings.path)
+            place = Place(lines=lines, heading=self.headings.path)
             self.blocks.append(Block(kind, text, place, level=level))
 
 

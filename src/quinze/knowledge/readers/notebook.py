@@ -1,4 +1,4 @@
-"""Jupyter notebooks: cells in their order, words as headings, paragraphs and lists, code with its output.
+"""Jupyter notebooks: cells in their order, words as the Markdown that they are, code with its output.
 
 Given the file's JSON; only text is taken from outputs. A place names the cell: "cell 3".
 """
@@ -17,15 +17,13 @@ from quinze.errors import DocumentError
 from quinze.knowledge.document import Block, BlockKind, Document, Place
 from quinze.knowledge.readers import charset
 from quinze.knowledge.readers.code import code_blocks
+from quinze.knowledge.readers.markdown import Reading
 from quinze.knowledge.readers.report import Report
 
 LONGEST_OUTPUT = 4_000
 """Characters kept of one output; a training log has no end."""
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_FENCE = re.compile(r"^\s*(```|~~~)")
-_HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$")
-_ITEM = re.compile(r"^\s*([-*+]|\d{1,3}[.)])\s+")
 
 
 def read(path: Path, report: Report) -> Document:
@@ -36,20 +34,24 @@ def read(path: Path, report: Report) -> Document:
         sheets = notebook.get("worksheets") or [{}]
         cells = [cell for sheet in sheets for cell in sheet.get("cells", [])]
     blocks: list[Block] = []
-    above: list[tuple[int, str]] = []
+    words = Reading(report)
     for number, cell in enumerate((c for c in cells if isinstance(c, dict)), 1):
         report.tick()
         kind, source = cell.get("cell_type"), _string(cell.get("source", cell.get("input", "")))
         chapter = f"cell {number}"
         if kind == "code":
             for block in code_blocks(source, language):
-                place = msgspec.structs.replace(block.place, chapter=chapter, heading=_titles(above))
+                place = msgspec.structs.replace(block.place, chapter=chapter, heading=words.headings.path)
                 blocks.append(msgspec.structs.replace(block, place=place))
-            blocks.extend(_outputs(cell, chapter, _titles(above)))
+            blocks.extend(_outputs(cell, chapter, words.headings.path))
         else:
             if kind == "heading":
                 source = f"{'#' * int(cell.get('level', 1))} {source}"
-            blocks.extend(_Words(chapter, above).blocks(source))
+            before = len(words.blocks)
+            words.read(source)
+            for block in words.blocks[before:]:
+                place = msgspec.structs.replace(block.place, chapter=chapter, lines=None)
+                blocks.append(msgspec.structs.replace(block, place=place))
     title = next((b.text for b in blocks if b.kind is BlockKind.HEADING), "")
     return Document(report.format or "notebook", tuple(blocks), title=title)
 
@@ -83,64 +85,6 @@ def _string(value: object) -> str:
     if isinstance(value, list):
         return "".join(part for part in value if isinstance(part, str))
     return value if isinstance(value, str) else ""
-
-
-def _titles(path: list[tuple[int, str]]) -> tuple[str, ...]:
-    return tuple(title for _, title in path)
-
-
-class _Words:
-    """Markdown as far as a notebook's notes need it: headings, lists, fenced code, paragraphs."""
-
-    def __init__(self, chapter: str, above: list[tuple[int, str]]) -> None:
-        self.chapter = chapter
-        self.above = above
-        self.kind = BlockKind.PARAGRAPH
-        self.lines: list[str] = []
-
-    def blocks(self, source: str) -> Iterator[Block]:
-        fenced = False
-        for line in source.splitlines():
-            if _FENCE.match(line):
-                yield from self._close()
-                fenced = not fenced
-                self.kind = BlockKind.CODE if fenced else BlockKind.PARAGRAPH
-            elif fenced:
-                self.lines.append(line)
-            else:
-                yield from self._line(line)
-        yield from self._close()
-
-    def _line(self, line: str) -> Iterator[Block]:
-        if heading := _HEADING.match(line):
-            yield from self._close()
-            yield from self._heading(len(heading.group(1)), heading.group(2))
-        elif not line.strip():
-            yield from self._close()
-        elif item := _ITEM.match(line):
-            yield from self._close()
-            self.kind = BlockKind.LIST_ITEM
-            self.lines.append(line[item.end() :] if item.group(1) in "-*+" else line.strip())
-        else:
-            self.lines.append(line)
-
-    def _heading(self, level: int, title: str) -> Iterator[Block]:
-        while self.above and self.above[-1][0] >= level:
-            self.above.pop()
-        if title:
-            place = Place(chapter=self.chapter, heading=_titles(self.above))
-            yield Block(BlockKind.HEADING, title, place, level=level)
-            self.above.append((level, title))
-
-    def _close(self) -> Iterator[Block]:
-        code = self.kind is BlockKind.CODE
-        text = "\n".join(self.lines) if code else " ".join(line.strip() for line in self.lines)
-        if text.strip():
-            place = Place(chapter=self.chapter, heading=_titles(self.above))
-            level = 1 if self.kind is BlockKind.LIST_ITEM else 0
-            yield Block(self.kind, text.strip("\n"), place, level=level)
-        self.lines.clear()
-        self.kind = BlockKind.PARAGRAPH
 
 
 def _outputs(cell: Mapping[str, Any], chapter: str, heading: tuple[str, ...]) -> Iterator[Block]:
