@@ -45,7 +45,9 @@ class LLM:
         self.config: ModelConfig = model.config
         self.name = model.config.name
         self.tokenizer = load_tokenizer(self.path, model.checkpoint)
-        if self.tokenizer.vocab_size > self.config.vocab_size:
+        # Gemma 3's smallest has one control token fewer than the vocabulary that all its sizes share.
+        surplus = range(self.config.vocab_size, self.tokenizer.vocab_size)
+        if any(self.tokenizer.token(id_) not in self.tokenizer.control_tokens for id_ in surplus):
             raise FileFormatError(
                 f"The tokenizer of {self.name} has {self.tokenizer.vocab_size:,} tokens; "
                 f"the model knows {self.config.vocab_size:,}.",

@@ -84,15 +84,16 @@ class ChatTemplate:
         """
         shadows = self._shadows(messages)
         hidden = [self._hidden(message, shadows) for message in messages]
-        text = self._child.render(
-            self.source,
-            {
-                **self._variables,
-                **variables,
-                "messages": hidden,
-                "add_generation_prompt": add_generation_prompt,
-            },
-        )
+        more = {**self._variables, **variables, "add_generation_prompt": add_generation_prompt}
+        folded = _with_system_folded(hidden)
+        try:
+            text = self._child.render(self.source, {**more, "messages": hidden})
+        except ChatTemplateError:
+            # Gemma 2 and early Mistral know no system: it then stands before the first question, as
+            # Gemma 3's own template puts it.
+            if folded is None:
+                raise
+            text = self._child.render(self.source, {**more, "messages": folded})
         return _segments(text, shadows)
 
     def close(self) -> None:
@@ -129,6 +130,14 @@ class ChatTemplate:
             return value
 
         return {key: value if key == "role" else hide(value) for key, value in message.items()}
+
+
+def _with_system_folded(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
+    """The system's words at the head of the first question; None where there are not both."""
+    match [(message.get("role"), message.get("content")) for message in messages[:2]]:
+        case [("system" | "developer", str(system)), ("user", str(question))]:
+            return [{**messages[1], "content": f"{system.strip()}\n\n{question}"}, *messages[2:]]
+    return None
 
 
 def _translated(text: str, table: Mapping[int, Any], marks: re.Pattern[str] | None) -> str:
