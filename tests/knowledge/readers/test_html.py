@@ -162,3 +162,13 @@ def test_markdown_says_its_lines_and_hides_its_marks(tmp_path: Path, readers: Re
     ]
     assert document.blocks[7].header == ("Part", "Qty")
     assert document.blocks[1].place.heading == ("Pump X",)
+
+
+def test_a_table_of_data_stays_one_though_a_cell_holds_another(
+    readers: Readers, shared: Callable[[str], Path]
+) -> None:
+    """A table that names its columns is none that lays out a page."""
+    document = readers.read(shared("data/documents/docling/html/sources/html_rich_table_cells.html"))
+    rows = {block.cells for block in document.blocks if block.kind is BlockKind.TABLE_ROW}
+    assert ("Swim", "Gracefully glide on H2O surfaces.") in rows
+    assert ("Quack", "Type Sound Short “quak” Long “quaaaaaack”") in rows

@@ -62,7 +62,8 @@ def test_places_name_the_cell_the_heading_and_the_symbol(tmp_path: Path) -> None
 
 
 def test_notes_are_read_as_the_markdown_that_they_are(tmp_path: Path) -> None:
-    source = "# Runs\n\n| run | loss |\n|---|---|\n| a | 0.5 |\n\nSee [the *log*](log.txt).\n\n1. first\n   - nested\n"
+    table = "| run | loss |\n|---|---|\n| a | 0.5 |"
+    source = f"# Runs\n\n{table}\n\nSee [the *log*](log.txt).\n\n1. first\n   - nested\n"
     blocks = read(
         notebook(tmp_path, {"cell_type": "markdown", "source": source}), Report("n.ipynb", "notebook")
     ).blocks

@@ -14,7 +14,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from quinze.knowledge.document import Block, BlockKind, Document, Place
 from quinze.knowledge.readers import charset, html_tree
-from quinze.knowledge.readers.html_tables import read_grid
+from quinze.knowledge.readers.html_tables import has_names, read_grid
 from quinze.knowledge.readers.html_tree import BLOCKS, NEVER, inline_text, is_chrome, is_hidden, spaced
 from quinze.knowledge.readers.report import Report
 from quinze.knowledge.readers.tables import Headings, heading_block, merge_names, row_block
@@ -215,9 +215,9 @@ class Reading:
 
     def _table(self, node: LexborNode) -> bool:
         """Whether it was a table of data; one that lays out a page is walked like any other element."""
-        if (node.attributes.get("role") or "") in ("presentation", "none") or node.css_first(
-            "table table"
-        ) is not None:
+        if (node.attributes.get("role") or "") in ("presentation", "none"):
+            return False
+        if node.css_first("table table") is not None and not has_names(node):
             return False
         grid = read_grid(node, inline_text)
         filled = [row for row in grid.rows if any(row)]

@@ -62,6 +62,11 @@ def read_grid(table: LexborNode, text_of: Callable[[LexborNode], str]) -> Grid:
     return grid
 
 
+def has_names(table: LexborNode) -> bool:
+    """Whether its own cells, not those of a table within it, name columns or rows: it was made for data."""
+    return any(cell.tag == "th" for row, _ in _rows(table) for cell in row.iter())
+
+
 def _hang(hanging: dict[int, tuple[int, str, bool]], cells: list[str], spread: list[str]) -> None:
     """Fill in the cells that reach down from rows above."""
     while (found := hanging.get(len(cells))) is not None:
