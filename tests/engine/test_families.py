@@ -147,3 +147,20 @@ def test_token_by_token_equals_in_one_go(peer: tuple[str, Any, Path], rng: np.ra
     found = np.concatenate([decoder.forward_all(cache, piece) for piece in pieces])
     whole = engine.logits(ids.tolist())
     np.testing.assert_allclose(found, whole, atol=1e-4 * whole.std())
+
+
+@pytest.mark.parametrize("name", ["qwen3", "phi3, partial", "gemma2", "gemma3", "olmo2", "gpt2"])
+def test_quantized_weights_of_a_family_are_those_of_llama_cpp(
+    families: ModuleType, llama_cpp: Callable[..., Any], tmp_path: Path, name: str, rng: np.random.Generator
+) -> None:
+    """Fused matrices are parted between rows of blocks."""
+    kind, changes = FAMILIES[name]
+    model = families.make(kind, tmp_path / "folder", **changes)
+    path = families.write_gguf(tmp_path / "model.gguf", model, "Q8_0")
+    ids = rng.integers(3, 300, 100).tolist()
+    other = llama_cpp(path, context_length=512, threads=2)
+    found = other.forward(ids).copy()
+    other.close()
+    mine = Engine(load_model(path), threads=2).logits(ids)[-1]
+    assert np.linalg.norm(mine - found) < 0.06 * np.linalg.norm(found)
+    assert np.corrcoef(mine, found)[0, 1] > 0.998
