@@ -197,21 +197,15 @@ def test_ranges_are_written_as_spreadsheets_do() -> None:
     assert cell_range(2, 27, 2, 27) == "AB3"
 
 
-def test_opendocument_sheets_are_read(tmp_path: Path, readers: Readers) -> None:
-    names = {
-        "office": "urn:oasis:names:tc:opendocument:xmlns:office:1.0",
-        "table": "urn:oasis:names:tc:opendocument:xmlns:table:1.0",
-        "text": "urn:oasis:names:tc:opendocument:xmlns:text:1.0",
-    }
-    rows = ""
-    for row in (("城市", "人口"), ("Bern", "134"), ("Rome", "2750")):
-        rows += "<table:table-row>"
-        for cell in row:
-            kind = f'"float" office:value="{cell}"' if cell.isdigit() else '"string"'
-            rows += f"<table:table-cell office:value-type={kind}><text:p>{cell}</text:p></table:table-cell>"
-        rows += "</table:table-row>"
-    spaces = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in names.items())
-    path = tmp_path / "a.ods"
+ODS = {
+    "office": "urn:oasis:names:tc:opendocument:xmlns:office:1.0",
+    "table": "urn:oasis:names:tc:opendocument:xmlns:table:1.0",
+    "text": "urn:oasis:names:tc:opendocument:xmlns:text:1.0",
+}
+
+
+def write_ods(path: Path, rows: str) -> Path:
+    spaces = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in ODS.items())
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
         archive.writestr("META-INF/manifest.xml", "<manifest/>")
@@ -221,6 +215,42 @@ def test_opendocument_sheets_are_read(tmp_path: Path, readers: Readers) -> None:
             f'<table:table table:name="Städte">{rows}</table:table>'
             "</office:spreadsheet></office:body></office:document-content>",
         )
-    last = readers.read(path).blocks[-1]
+    return path
+
+
+def ods_row(*cells: tuple[str, str, str], times: int = 1) -> str:
+    """Cells as (type, value, what LibreOffice shows)."""
+    row = "".join(
+        f'<table:table-cell office:value-type="{kind}" office:{name}="{value}"><text:p>{shown}</text:p>'
+        "</table:table-cell>"
+        if kind != "string"
+        else f'<table:table-cell office:value-type="string"><text:p>{shown}</text:p></table:table-cell>'
+        for kind, value, shown in cells
+        for name in ["date-value" if kind == "date" else "value"]
+    )
+    return f'<table:table-row table:number-rows-repeated="{times}">{row}</table:table-row>'
+
+
+def test_opendocument_sheets_are_read(tmp_path: Path, readers: Readers) -> None:
+    rows = (("城市", "人口"), ("Bern", "134"), ("Rome", "2750"))
+    source = "".join(
+        ods_row(("string", "", city), ("float" if size.isdigit() else "string", size, size))
+        for city, size in rows
+    )
+    last = readers.read(write_ods(tmp_path / "a.ods", source)).blocks[-1]
     assert (last.cells, last.header) == (("Rome", "2750"), ("城市", "人口"))
     assert last.place.label() == "sheet Städte, A3:B3"
+
+
+def test_opendocument_cells_are_read_as_they_are_seen(tmp_path: Path, readers: Readers) -> None:
+    """The texts are those that LibreOffice writes beside these values."""
+    source = ods_row(*(("string", "", name) for name in ("City", "Rent", "Share", "Since")))
+    bern = (("string", "", "Bern"), ("currency", "1250", "€1,250.00"), ("percentage", "0.25", "25%"))
+    source += ods_row(*bern, ("date", "2025-03-14", "14 Mar 2025"), times=2)
+    source += ods_row(("string", "", "Rome"), ("float", "12", "12 kg"))
+    blocks = readers.read(write_ods(tmp_path / "a.ods", source)).blocks
+    assert [block.cells for block in blocks[1:]] == [
+        ("Bern", "€1,250.00", "25%", "14 Mar 2025"), ("Bern", "€1,250.00", "25%", "14 Mar 2025"),
+        ("Rome", "12 kg", "", ""),
+    ]  # fmt: skip
+    assert blocks[1].header == ("City", "Rent", "Share", "Since")

@@ -1,14 +1,14 @@
 """Excel and OpenDocument sheets: values as a person sees them, every row with the names of its columns.
 
-Excel's number formats are applied (25%, €1,250.00, 08:30), except in its old and binary files, whose values
-are written plainly. Place: sheet and cell range. Hidden sheets are read and say so (part "hidden"); comments
+Number formats are applied (25%, €1,250.00, 08:30), except in Excel's old and binary files, whose values are
+written plainly. Place: sheet and cell range. Hidden sheets are read and say so (part "hidden"); comments
 follow their sheet.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import python_calamine
@@ -27,6 +27,7 @@ from quinze.knowledge.readers.sheet_cells import (
 )
 from quinze.knowledge.readers.sheet_formats import Value
 from quinze.knowledge.readers.sheet_notes import notes_of
+from quinze.knowledge.readers.sheet_ods import Seen, seen_cells
 from quinze.knowledge.readers.sheet_tables import sheet_blocks
 from quinze.knowledge.readers.tables import Typed
 
@@ -42,14 +43,15 @@ def read(path: Path, report: Report) -> Document:
         return _read(path, report, None)
     with Package(path, report) as package:
         package.check_sizes()
-        return _read(path, report, package if report.format == "xlsx" else None)
+        seen = seen_cells(package) if report.format == "ods" else {}
+        return _read(path, report, package if report.format == "xlsx" else None, seen)
 
 
-def _read(path: Path, report: Report, package: Package | None) -> Document:
+def _read(path: Path, report: Report, package: Package | None, seen: Seen | None = None) -> Document:
     properties: dict[str, str] = {} if package is None else package.properties()
     try:
         workbook = python_calamine.CalamineWorkbook.from_path(str(path))
-        blocks = list(_Sheets(workbook, report, package).read())
+        blocks = list(_Sheets(workbook, report, package, seen or {}).read())
         sheets = len(workbook.sheet_names)
     except python_calamine.PasswordError:
         raise encrypted(report.name) from None
@@ -68,11 +70,16 @@ class _Sheets:
     """The sheets of one workbook, read one after another."""
 
     def __init__(
-        self, workbook: python_calamine.CalamineWorkbook, report: Report, package: Package | None
+        self,
+        workbook: python_calamine.CalamineWorkbook,
+        report: Report,
+        package: Package | None,
+        seen: Seen,
     ) -> None:
         self._workbook = workbook
         self._report = report
         self._package = package
+        self._seen = seen
         self._styles = Styles({}, {}, {}) if package is None else read_styles(package)
         self._notes: dict[str, list[Block]] = {} if package is None else notes_of(package)
 
@@ -109,13 +116,20 @@ class _Sheets:
             return
         values = sheet.to_python(skip_empty_area=False)
         rows = [[plain(cell) for cell in row] for row in values]
+        self._format(name, part, values, rows)
+        yield from sheet_blocks(rows, place, sheet.merged_cell_ranges or (), self._report.tick)
+
+    def _format(self, name: str, part: str, values: Sequence[Sequence[Value]], rows: list[list[str]]) -> None:
+        """Write into `rows` what is seen of `values`."""
         if self._package is not None and part:
             for at, column, show in formatted_cells(self._package, part, self._styles):
                 if at < len(values) and column < len(values[at]):
                     seen = show(values[at][column])
                     if seen is not None:
                         rows[at][column] = _tidy(values[at][column], seen)
-        yield from sheet_blocks(rows, place, sheet.merged_cell_ranges or (), self._report.tick)
+        for at, column, text in self._seen.get(name, ()):
+            if at < len(rows) and column < len(rows[at]) and rows[at][column]:
+                rows[at][column] = Typed(text)
 
     def _scattered(self, name: str, part: str) -> list[list[str]]:
         """Rows as long as their last cell; those without one are empty."""
