@@ -126,6 +126,15 @@ def test_a_file_that_cannot_be_read_fails_with_its_reason_and_can_be_tried_again
     assert [failed["document"] for failed in ended["failed"]] == ["broken.docx"]
 
 
+def test_an_empty_upload_is_refused_in_words_for_people(running: Any) -> None:
+    running.http.post("/api/knowledge", json={"name": "empty"})
+    reply = running.http.post("/api/knowledge/empty/documents", params={"name": "a.docx"}, content=b"")
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["message"]) == (422, "empty_document", "a.docx is empty.")
+    assert "copied whole" in error["hint"]
+    assert running.http.get("/api/knowledge/empty/documents").json()["documents"] == []
+
+
 def test_a_new_upload_of_the_same_name_replaces_the_old_one(running: Any) -> None:
     running.http.post("/api/knowledge", json={"name": "replaced"})
     upload(running, "replaced", "a.txt", b"The old text speaks of apples.")

@@ -4,7 +4,7 @@ import { load } from './load.js'
 
 const { find, group, markBlocks } = await load('marking.ts')
 const { pagesWord } = await load('kinds.ts')
-const { bytes, remaining, roughly, seconds } = await load('format.ts')
+const { bytes, languageOf, remaining, roughly, seconds } = await load('format.ts')
 
 const paragraph = (index, text) => ({ index, kind: 'paragraph', text, place: {} })
 const row = (index, ...cells) => ({
@@ -61,6 +61,10 @@ test('rows of one table are drawn as one, those of another apart', () => {
 
 test('what has pages is counted by their own name', () => {
   assert.deepEqual(['pptx', 'xlsx', 'csv', 'pdf', 'image'].map(pagesWord), ['slides', 'sheets', 'sheets', 'pagesCount', 'pagesCount'])
+})
+
+test('a text is set in its own language, whatever that of the page', () => {
+  assert.deepEqual(['It’s due.', '房租 is due', '15,000'].map(languageOf), ['en', 'zh-CN', 'en'])
 })
 
 test('numbers read as people say them', () => {

@@ -55,3 +55,8 @@ export function number(count: number, language: Language): string {
 export function date(iso: string, language: Language): string {
   return new Date(iso).toLocaleString(language === 'zh' ? 'zh-CN' : 'en-GB', { dateStyle: 'medium', timeStyle: 'short' })
 }
+
+/** The language that a text is set in: Chinese when there is any of it. Fonts draw its signs accordingly. */
+export function languageOf(text: string): string {
+  return /[\u3040-\u30ff\u3400-\u9fff]/.test(text) ? 'zh-CN' : 'en'
+}

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from quinze.errors import InvalidRequestError, TooLargeError
+from quinze.errors import EmptyDocumentError, TooLargeError
 from quinze.server.body import body_pieces, json_body
 from quinze.server.encoding import Json
 from quinze.server.routes.given import given_path
@@ -92,8 +92,8 @@ async def upload(request: Request) -> Response:
                 gathered.clear()
         await in_thread(incoming.write, bytes(gathered))
         if not incoming.size:
-            raise InvalidRequestError(
-                f"{incoming.name} is empty.", hint="Send the file as the body.", param="body"
+            raise EmptyDocumentError(
+                f"{incoming.name} is empty.", hint="Check that it was saved and copied whole.", param="body"
             )
         pending = await in_thread(incoming.finish)
     job = await in_thread(service.add_upload, base, pending)
