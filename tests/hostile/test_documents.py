@@ -400,3 +400,14 @@ def test_names_of_members_that_climb_out_are_not_followed(readers: Readers, tmp_
         **{"word/_rels/document.xml.rels": relations},
     )
     assert [block.text for block in readers.read(path).blocks] == ["Body"]
+
+
+def test_marks_that_are_never_closed_are_not_searched_for_again_and_again(
+    readers: Readers, tmp_path: Path
+) -> None:
+    path = tmp_path / "open.xlsx"
+    sheet_of(path, "<row><c " + 'r="A1 <c s="1" ' * 200_000)
+    texts_of(readers, path)
+    feed = tmp_path / "instructions.xml"
+    feed.write_text("<?a?>" * 500 + "<!--" * 200 + "<note>An honest note.</note>", "utf-8")
+    assert "An honest note." in "".join(texts_of(readers, feed) or [])

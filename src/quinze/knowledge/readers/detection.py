@@ -38,7 +38,7 @@ _SHEBANGS = (
     (b"ruby", "ruby"), (b"php", "php"),
 )  # fmt: skip
 _FEED = re.compile(
-    rb"(?:<\?.*?\?>|<!--.*?-->|\s)*"
+    rb"(?:<\?(?:(?!\?>).)*\?>|<!--(?:(?!-->).)*-->|\s)*"
     rb"<(?:rss[\s>]|feed\s[^>]*http://www\.w3\.org/2005/atom|rdf:rdf\s[^>]*http://purl\.org/rss/)",
     re.DOTALL,
 )

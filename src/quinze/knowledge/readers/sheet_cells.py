@@ -19,7 +19,8 @@ S = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 LAST_ROW, LAST_COLUMN = 1_048_576, 16_384
 _COUNTRY_DATES = {14: "yyyy-mm-dd", 22: "yyyy-mm-dd hh:mm"}
-_CELL = re.compile(rb"<(?:\w+:)?c\s[^>]*?\br=[\"']([A-Z]{1,3})(\d{1,7})[\"']")
+# No tag of a cell is long; what has no end must not be searched for one again and again.
+_CELL = re.compile(rb"<(?:\w{1,20}:)?c\s[^<>]{0,200}?\br=[\"']([A-Z]{1,3})(\d{1,7})[\"']")
 _REF = re.compile(rb"\br=[\"']([A-Z]{1,3})(\d{1,7})[\"']")
 _DAYS_TO_1904 = 1462
 
@@ -85,11 +86,11 @@ def extent_of(package: Package, part: str) -> Extent:
     rows = cells = 0
     columns: set[bytes] = set()
     for piece in _pieces(package, part):
-        for column, row in _CELL.findall(piece):
-            cells += 1
-            columns.add(column)
-            # Rows of one sheet ascend, but nobody makes them.
-            rows = max(rows, int(row))
+        found = _CELL.findall(piece)
+        cells += len(found)
+        columns.update({column for column, _ in found})
+        # Rows of one sheet ascend, but nobody makes them.
+        rows = max(rows, max(map(int, {row for _, row in found}), default=0))
     return Extent(rows, max(map(_column, columns), default=-1) + 1, cells)
 
 
@@ -98,7 +99,9 @@ def formatted_cells(package: Package, part: str, styles: Styles) -> Iterator[tup
     wanted = {str(index).encode(): format_ for index, format_ in styles.formats.items()}
     if not wanted:
         return
-    cell = re.compile(rb"<(?:\w+:)?c\s([^>]*?\bs=[\"'](" + b"|".join(wanted) + rb")[\"'][^>]*)>")
+    cell = re.compile(
+        rb"<(?:\w{1,20}:)?c\s([^<>]{0,200}?\bs=[\"'](" + b"|".join(wanted) + rb")[\"'][^<>]{0,200})>"
+    )
     columns: dict[bytes, int] = {}
     for piece in _pieces(package, part):
         for match in cell.finditer(piece):

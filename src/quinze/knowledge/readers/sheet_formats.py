@@ -49,7 +49,7 @@ _Tokens = list[tuple[str, str]]
 _ROUND = decimal.Context(prec=330, rounding=decimal.ROUND_HALF_UP)
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def compile_format(code: str) -> Format | None:
     """What shows a value as `code` says; None where it says nothing ("General") or is not understood."""
     if len(code) > LONGEST_FORMAT or code.strip().lower() in ("", "general", "@"):
@@ -68,7 +68,11 @@ def compile_format(code: str) -> Format | None:
         if number is None or not sections:
             return None
         section, bare = _choose(sections, number)
-        return section.of_value(value, abs(number) if bare else number)
+        try:
+            return section.of_value(value, abs(number) if bare else number)
+        except (decimal.InvalidOperation, OverflowError):
+            # A number beyond all paper: 1E+300 under many percent signs.
+            return None
 
     return show
 
@@ -255,6 +259,15 @@ class _Digits:
         self.whole = sum(kind == "digit" for kind, _ in self._before)
         self._places = sum(kind == "digit" for kind, _ in self._after)
         self._unit = decimal.Decimal(1).scaleb(-self._places)
+        places = "".join("d" if kind == "digit" else "t" for kind, _ in self._before)
+        self._in_one_run = "dt" not in places.strip("t") and "td" not in places.strip("t") and "d" in places
+        wanted = "".join(text for kind, text in self._before if kind == "digit")
+        self._least = len(wanted) - wanted.find("0") if "0" in wanted else 0
+        cut = places.find("d")
+        self._lead = "".join(text for _, text in self._before[:cut]) if self._in_one_run else ""
+        self._trail = (
+            "".join(text for _, text in self._before[cut + len(wanted) :]) if self._in_one_run else ""
+        )
 
     @staticmethod
     def _only_commas(tokens: _Tokens) -> bool:
@@ -269,6 +282,14 @@ class _Digits:
 
     def _whole(self, digits: str) -> str:
         """Filled from the right; what is left over stands at the first place."""
+        if self._in_one_run:
+            digits = digits.zfill(self._least)
+            if self._grouped and len(digits) > 3:
+                first = len(digits) % 3 or 3
+                digits = ",".join(
+                    [digits[:first], *(digits[at : at + 3] for at in range(first, len(digits), 3))]
+                )
+            return f"{self._lead}{digits}{self._trail}"
         out: list[str] = []
         place, count = self.whole, 0
         for kind, text in reversed(self._before):
