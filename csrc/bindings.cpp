@@ -5,11 +5,15 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/function.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
+#include <cmath>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "bindings_kernels.h"
@@ -243,12 +247,17 @@ NewFloats forward_all(PyDecoder& self, PyCache& cache, const Ids& given) {
     return give(std::move(logits), {T, V});
 }
 
-int32_t sample(PyDecoder& self, PyCache& cache, Sampler& sampler) {
+using Mask = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+int32_t sample(PyDecoder& self, PyCache& cache, Sampler& sampler, const std::optional<Mask>& given) {
+    // A copy, for another thread may write to the array.
+    const std::vector<uint32_t> mask = given ? std::vector<uint32_t>(given->data(), given->data() + given->size()) : std::vector<uint32_t>();
     nb::gil_scoped_release release;
     const std::lock_guard lock(self.mutex);
     const std::vector<float>& logits = cache.cache.logits;
     if (logits.empty()) throw std::invalid_argument("the cache has no logits yet: pass ids through the decoder first");
-    const int32_t id = sampler.sample(logits.data(), static_cast<int64_t>(logits.size()));
+    const int32_t id = sampler.sample(logits.data(), static_cast<int64_t>(logits.size()), given ? mask.data() : nullptr,
+                                      static_cast<int64_t>(mask.size()));
     sampler.accept(id);
     return id;
 }
@@ -261,16 +270,28 @@ void shorten(PyDecoder& self, PyCache& cache, int64_t length) {
 }
 
 Sampler* make_sampler(double temperature, int64_t top_k, double top_p, double min_p, double repetition_penalty,
-                                      uint64_t seed, const std::string& kernels) {
-    if (!(temperature >= 0) || top_k < 0 || !(top_p >= 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1) || !(repetition_penalty > 0))
+                      uint64_t seed, const std::string& kernels, double typical_p, double presence_penalty,
+                      double frequency_penalty, std::vector<std::pair<int32_t, float>> logit_bias, int64_t logprobs) {
+    if (!(temperature >= 0) || top_k < 0 || !(top_p >= 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1) ||
+        !(repetition_penalty > 0) || !(typical_p > 0 && typical_p <= 1) || !std::isfinite(presence_penalty) ||
+        !std::isfinite(frequency_penalty))
         throw std::invalid_argument("a sampling parameter is out of range");
-    return new Sampler(SamplingParams{temperature, top_k, top_p, min_p, repetition_penalty, seed},
-                                     kernels_named(kernels));
+    for (const auto& [id, bias] : logit_bias)
+        if (!std::isfinite(bias)) throw std::invalid_argument("the bias of id " + std::to_string(id) + " is not finite");
+    return new Sampler(SamplingParams{temperature, top_k, top_p, min_p, repetition_penalty, seed, typical_p, presence_penalty,
+                                      frequency_penalty, std::move(logit_bias), logprobs},
+                       kernels_named(kernels));
 }
 
-int32_t sample_logits(Sampler& sampler, const Floats1& logits) {
+int32_t sample_logits(Sampler& sampler, const Floats1& logits, const std::optional<Mask>& mask) {
     if (logits.shape(0) == 0 || logits.shape(0) > static_cast<size_t>(kMaxSize)) throw std::invalid_argument("no logits");
-    return sampler.sample(logits.data(), static_cast<int64_t>(logits.shape(0)));
+    return sampler.sample(logits.data(), static_cast<int64_t>(logits.shape(0)), mask ? mask->data() : nullptr,
+                          mask ? static_cast<int64_t>(mask->size()) : 0);
+}
+
+nb::tuple last_logprobs(const Sampler& sampler) {
+    const Logprobs& found = sampler.logprobs();
+    return nb::make_tuple(found.chosen, nb::cast(found.most_likely));
 }
 
 }  // namespace
@@ -288,10 +309,13 @@ NB_MODULE(_C, m) {
         .def_prop_ro("bytes", [](const PyCache& self) { return self.cache.bytes(); });
 
     nb::class_<Sampler>(m, "Sampler")
-        .def("accept", &Sampler::accept, "id"_a)
-        .def("sample", &sample_logits, "logits"_a, "The next id; it is not accepted by itself.");
+        .def("read", &Sampler::read, "id"_a, "An id of the prompt.")
+        .def("accept", &Sampler::accept, "id"_a, "An id of the reply.")
+        .def("sample", &sample_logits, "logits"_a, "mask"_a = nb::none(), "The next id; it is not accepted by itself.")
+        .def("logprobs", &last_logprobs, "Of the id sampled last: (its own, [(id, logprob), ...] of the most likely).");
     m.def("sampler", &make_sampler, nb::kw_only(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a,
-          "seed"_a, "kernels"_a = "auto");
+          "seed"_a, "kernels"_a = "auto", "typical_p"_a = 1.0, "presence_penalty"_a = 0.0, "frequency_penalty"_a = 0.0,
+          "logit_bias"_a = std::vector<std::pair<int32_t, float>>{}, "logprobs"_a = -1);
 
     nb::class_<PyDecoder>(m, "Decoder")
         .def_prop_ro("threads", [](const PyDecoder& self) { return self.decoder.threads(); })
@@ -300,7 +324,8 @@ NB_MODULE(_C, m) {
         .def("forward", &forward, "cache"_a, "ids"_a, "cancelled"_a = nb::none(),
              "Appends ids to the cache; False if `cancelled()` said yes on the way.")
         .def("forward_all", &forward_all, "cache"_a, "ids"_a, "The same; returns the logits of every id, (T, V).")
-        .def("sample", &sample, "cache"_a, "sampler"_a, "Chooses and accepts the id after the last one.")
+        .def("sample", &sample, "cache"_a, "sampler"_a, "mask"_a = nb::none(),
+             "Chooses and accepts the id after the last one; mask (ceil(V / 32),): a bit for each id that may be chosen.")
         .def("truncate", &shorten, "cache"_a, "length"_a);
     m.def("decoder", &make_decoder, "config"_a, "tensors"_a, "kernels"_a = "auto", "threads"_a = 1);
 }

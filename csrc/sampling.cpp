@@ -28,24 +28,64 @@ double Sampler::uniform() {
     return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-void Sampler::accept(int32_t id) {
+void Sampler::read(int32_t id) {
     if (recent_.size() < kPenaltyWindow) recent_.push_back(id);
     else recent_[next_++ % kPenaltyWindow] = id;
 }
 
-int32_t Sampler::sample(const float* logits, int64_t n) {
+void Sampler::accept(int32_t id) {
+    read(id);
+    said_[id]++;
+}
+
+int32_t Sampler::sample(const float* logits, int64_t n, const uint32_t* mask, int64_t words) {
     if (any_nan(logits, n)) throw BadLogits("The model's logits contain NaN.");
     if (!std::isfinite(kernels_.max(logits, n))) throw BadLogits("The model's largest logit is infinite.");
-    if (params_.repetition_penalty != 1 && !recent_.empty()) {
+    const int32_t id = choose(adjust(logits, n, mask, words), n);
+    if (params_.logprobs >= 0) note_logprobs(logits, n, id);
+    return id;
+}
+
+// The logits themselves if nothing changes them, else a changed copy.
+const float* Sampler::adjust(const float* logits, int64_t n, const uint32_t* mask, int64_t words) {
+    const bool repeated = params_.repetition_penalty != 1 && !recent_.empty();
+    const bool counted = (params_.presence_penalty != 0 || params_.frequency_penalty != 0) && !said_.empty();
+    if (!mask && !repeated && !counted && params_.logit_bias.empty()) return logits;
+    adjusted_.assign(logits, logits + n);
+    if (repeated) {
         // Each token once, however often it was said (Keskar et al. 2019).
         const float penalty = static_cast<float>(params_.repetition_penalty);
-        adjusted_.assign(logits, logits + n);
         for (const int32_t id : recent_)
             if (id >= 0 && id < n) adjusted_[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
-        logits = adjusted_.data();
-        if (!std::isfinite(kernels_.max(logits, n))) throw BadLogits("The repetition penalty made a logit infinite.");
     }
-    return choose(logits, n);
+    if (counted)
+        for (const auto& [id, times] : said_)
+            if (id >= 0 && id < n)
+                adjusted_[id] -= static_cast<float>(params_.presence_penalty + times * params_.frequency_penalty);
+    for (const auto& [id, bias] : params_.logit_bias)
+        if (id >= 0 && id < n) adjusted_[id] += bias;
+    if (mask)
+        for (int64_t start = 0; start < n; start += 32) {
+            const uint32_t allowed = start / 32 < words ? mask[start / 32] : 0;
+            const int64_t end = std::min<int64_t>(start + 32, n);
+            if (allowed == 0xffffffffu) continue;
+            for (int64_t i = start; i < end; i++)
+                if (!(allowed >> (i - start) & 1)) adjusted_[i] = -INFINITY;
+        }
+    if (!std::isfinite(kernels_.max(adjusted_.data(), n)))
+        throw BadLogits(mask ? "No token is allowed here that the model could say." : "A penalty or bias made a logit infinite.");
+    return adjusted_.data();
+}
+
+void Sampler::note_logprobs(const float* logits, int64_t n, int32_t id) {
+    const float largest = kernels_.max(logits, n);
+    scaled_.assign(logits, logits + n);
+    const double total = std::log(kernels_.sum_exp(scaled_.data(), n, largest)) + largest;
+    logprobs_.chosen = logits[id] - total;
+    logprobs_.most_likely.clear();
+    if (params_.logprobs == 0) return;
+    take_most_likely(logits, n, std::min(params_.logprobs, n));
+    for (const Candidate& c : candidates_) logprobs_.most_likely.emplace_back(c.id, c.logit - total);
 }
 
 int32_t Sampler::choose(const float* logits, int64_t n) {
@@ -78,13 +118,12 @@ int32_t Sampler::choose(const float* logits, int64_t n) {
         for (kept = 0; kept < candidates_.size() && (kept == 0 || sum < params_.top_p * total); kept++)
             sum += odds(candidates_[kept].logit);
     }
+    // Not sorted if only min-p is asked for; the most likely token itself always stays.
+    for (size_t i = 0; i < kept; i++)
+        if (odds(candidates_[i].logit) < params_.min_p && candidates_[i].logit < largest) candidates_[i].logit = -INFINITY;
+    if (params_.typical_p < 1) keep_typical(kept, largest);
     double total = 0;
-    for (size_t i = 0; i < kept; i++) {
-        const double p = odds(candidates_[i].logit);
-        // Not sorted if only min-p is asked for; the most likely token itself always stays.
-        if (p < params_.min_p && candidates_[i].logit < largest) candidates_[i].logit = -INFINITY;
-        else total += p;
-    }
+    for (size_t i = 0; i < kept; i++) total += odds(candidates_[i].logit);
     double left = uniform() * total;
     int32_t id = candidates_[0].id;
     for (size_t i = 0; i < kept; i++) {
@@ -94,6 +133,33 @@ int32_t Sampler::choose(const float* logits, int64_t n) {
         if (left < 0) break;
     }
     return id;
+}
+
+// Of the candidates, the fewest whose surprise is nearest to the expected one and whose odds together reach typical_p;
+// the others become impossible (Meister et al. 2022).
+void Sampler::keep_typical(size_t kept, float largest) {
+    const double inverse = 1.0 / params_.temperature;
+    const auto scaled = [&](const Candidate& c) { return (static_cast<double>(c.logit) - largest) * inverse; };
+    double total = 0, entropy = 0;
+    for (size_t i = 0; i < kept; i++) total += std::exp(scaled(candidates_[i]));
+    const double log_total = std::log(total);
+    std::vector<std::pair<double, double>> found;  // distance from the expected surprise, odds
+    found.reserve(kept);
+    for (size_t i = 0; i < kept; i++) {
+        if (candidates_[i].logit == -INFINITY) continue;
+        const double log_p = scaled(candidates_[i]) - log_total, p = std::exp(log_p);
+        found.emplace_back(log_p, p);
+        if (p > 0) entropy -= p * log_p;
+    }
+    for (auto& [distance, p] : found) distance = std::fabs(-distance - entropy);
+    std::sort(found.begin(), found.end());
+    double sum = 0, reach = 0;
+    for (const auto& [distance, p] : found) {
+        reach = distance;
+        if ((sum += p) >= params_.typical_p) break;
+    }
+    for (size_t i = 0; i < kept; i++)
+        if (std::fabs(log_total - scaled(candidates_[i]) - entropy) > reach + 1e-12) candidates_[i].logit = -INFINITY;
 }
 
 // The k most likely, most likely first: a heap whose root is the least likely of the k best so far. Most strides of

@@ -7,7 +7,7 @@ here and nowhere else, on first use, so that everything that needs no language m
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -17,6 +17,8 @@ from quinze.errors import QuinzeError
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.uint32]
+"""A bit for each id that may be chosen, 32 a word, the lowest first."""
 Weight = tuple[int, int, int, npt.NDArray[np.uint8]]
 """(type, rows, cols, bytes); a vector has one row."""
 
@@ -31,10 +33,20 @@ class Cache(Protocol):
 
 
 class Sampler(Protocol):
-    """Chooses ids from logits; remembers what was accepted, for the repetition penalty."""
+    """Chooses ids from logits; remembers what was read and said, for the penalties."""
 
-    def accept(self, id: int) -> None: ...  # noqa: A002 (the field's own name)
-    def sample(self, logits: Floats) -> int: ...
+    def read(self, id: int) -> None:  # noqa: A002 (the field's own name)
+        """An id of the prompt."""
+        ...
+
+    def accept(self, id: int) -> None:  # noqa: A002
+        """An id of the reply."""
+        ...
+
+    def sample(self, logits: Floats, mask: Mask | None = None) -> int: ...
+    def logprobs(self) -> tuple[float, list[tuple[int, float]]]:
+        """Of the id sampled last, as the model itself had it: its own, and those of the likeliest ids."""
+        ...
 
 
 class Decoder(Protocol):
@@ -53,8 +65,8 @@ class Decoder(Protocol):
         """The same, returning the logits of every id (T, V)."""
         ...
 
-    def sample(self, cache: Cache, sampler: Sampler) -> int:
-        """Choose, and accept, the id that follows the last one. Raises ArithmeticError on NaN."""
+    def sample(self, cache: Cache, sampler: Sampler, mask: Mask | None = None) -> int:
+        """Choose, and accept, the id that follows the last. ArithmeticError on NaN, or if none may be."""
         ...
 
     def truncate(self, cache: Cache, length: int) -> None: ...
@@ -76,7 +88,13 @@ def sampler(
     repetition_penalty: float,
     seed: int,
     kernels: str = "auto",
+    typical_p: float = 1.0,
+    presence_penalty: float = 0.0,
+    frequency_penalty: float = 0.0,
+    logit_bias: Sequence[tuple[int, float]] = (),
+    logprobs: int = -1,
 ) -> Sampler:
+    """`logprobs`: how many of the likeliest ids are told with each choice; -1: not even the chosen one."""
     return cast(
         Sampler,
         _module().sampler(
@@ -87,6 +105,11 @@ def sampler(
             repetition_penalty=repetition_penalty,
             seed=seed,
             kernels=kernels,
+            typical_p=typical_p,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=list(logit_bias),
+            logprobs=logprobs,
         ),
     )
 

@@ -42,6 +42,8 @@ def by_transformers(logits: np.ndarray, said: list[int], **params: float) -> np.
         chain.append(warpers.TopPLogitsWarper(params["top_p"]))
     if params.get("min_p", 0.0):
         chain.append(warpers.MinPLogitsWarper(params["min_p"]))
+    if params.get("typical_p", 1.0) < 1.0:
+        chain.append(warpers.TypicalLogitsWarper(params["typical_p"]))
     for warper in chain:
         scores = warper(torch.tensor([said]), scores)
     return scores.softmax(-1)[0].numpy()
@@ -64,6 +66,10 @@ def by_transformers(logits: np.ndarray, said: list[int], **params: float) -> np.
         {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05},
         {"repetition_penalty": 1.5, "top_k": 20},
         {"repetition_penalty": 0.7, "top_p": 0.7},
+        {"typical_p": 0.9},
+        {"typical_p": 0.2, "temperature": 0.6},
+        {"typical_p": 0.01},
+        {"typical_p": 0.8, "top_k": 30, "top_p": 0.95, "min_p": 0.02, "temperature": 1.5},
     ],
 )
 def test_draws_have_the_odds_of_transformers(
@@ -88,6 +94,106 @@ def test_draws_have_the_odds_of_transformers(
         )
     freedom = len(wanted) - 1
     assert ((observed - wanted) ** 2 / wanted).sum() <= freedom + 5 * np.sqrt(2 * freedom + 1)
+
+
+def log_odds(logits: np.ndarray) -> np.ndarray:
+    wide = logits.astype(np.float64)
+    return np.asarray(wide - np.log(np.exp(wide - wide.max()).sum()) - wide.max())
+
+
+def test_presence_and_frequency_count_the_reply_and_not_the_prompt(rng: np.random.Generator) -> None:
+    """OpenAI: mu[j] -= c[j] * frequency_penalty + (c[j] > 0) * presence_penalty."""
+    logits = rng.standard_normal(50).astype(np.float32)
+    prompt, reply = [1, 2, 2, 2, 7], [7, 7, 7, 9] * 100
+    s = sampler(presence_penalty=0.7, frequency_penalty=0.01)
+    for token in prompt:
+        s.read(token)
+    for token in reply:
+        s.accept(token)
+    counts = np.bincount(reply, minlength=50)
+    wanted = np.exp(log_odds(logits - 0.01 * counts - 0.7 * (counts > 0)))
+    drawn = np.bincount([s.sample(logits) for _ in range(DRAWS)], minlength=50) / DRAWS
+    assert np.abs(drawn - wanted).max() < 5 * np.sqrt(0.25 / DRAWS)
+    greedy = sampler(temperature=0, presence_penalty=2.0)
+    best = int(logits.argmax())
+    greedy.read(best)
+    assert greedy.sample(logits) == best
+    greedy.accept(best)
+    assert greedy.sample(logits) == (logits - 2 * (np.arange(50) == best)).argmax()
+
+
+def test_a_bias_is_that_of_transformers(rng: np.random.Generator) -> None:
+    import torch
+    from transformers.generation.logits_process import SequenceBiasLogitsProcessor
+
+    logits = rng.standard_normal(80).astype(np.float32)
+    bias = {3: 2.5, 10: -100.0, 79: 1.0}
+    scores = torch.tensor(logits)[None].double()
+    peer = SequenceBiasLogitsProcessor([[[id_], b] for id_, b in bias.items()])
+    wanted = peer(torch.tensor([[0]]), scores).softmax(-1)[0].numpy()
+    s = sampler(logit_bias=list(bias.items()))
+    drawn = np.bincount([s.sample(logits) for _ in range(DRAWS)], minlength=80) / DRAWS
+    assert np.abs(drawn - wanted).max() < 5 * np.sqrt(0.25 / DRAWS)
+    assert drawn[10] == 0
+    only = sampler(logit_bias=[(10, 100.0)], top_p=0.9)
+    assert {only.sample(logits) for _ in range(100)} == {10}
+
+
+@pytest.mark.parametrize("kernels", ["scalar", "auto"])
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 1000])
+def test_a_mask_lets_only_its_ids_through(n: int, kernels: str, rng: np.random.Generator) -> None:
+    logits = rng.standard_normal(n, dtype=np.float32)
+    allowed = rng.random(n) < 0.3
+    allowed[rng.integers(n)] = True
+    bits = np.packbits(allowed, bitorder="little")
+    mask = np.frombuffer(bits.tobytes().ljust((n + 31) // 32 * 4, b"\0"), np.uint32)
+    for params in ({}, {"top_k": 50}, {"top_p": 0.99}, {"typical_p": 0.9}):
+        s = sampler(temperature=5.0, kernels=kernels, **params)
+        assert {s.sample(logits, mask) for _ in range(300)} <= set(np.flatnonzero(allowed).tolist())
+    masked = np.where(allowed, logits, -np.inf)
+    assert sampler(temperature=0, kernels=kernels).sample(logits, mask) == masked.argmax()
+
+
+def test_ids_beyond_a_short_mask_are_not_allowed_and_a_mask_of_nothing_is_an_error() -> None:
+    logits = np.arange(100, dtype=np.float32)
+    assert sampler(temperature=0).sample(logits, np.array([0xFFFFFFFF], np.uint32)) == 31
+    for nothing in (np.zeros(4, np.uint32), np.zeros(0, np.uint32)):
+        with pytest.raises(ArithmeticError, match="allowed"):
+            sampler().sample(logits, nothing)
+
+
+@pytest.mark.parametrize("kernels", ["scalar", "auto"])
+def test_logprobs_are_the_models_own_whatever_is_asked_of_the_choice(
+    kernels: str, rng: np.random.Generator
+) -> None:
+    import torch
+
+    logits = (rng.standard_normal(1001) * 4).astype(np.float32)
+    wanted = torch.tensor(logits).double().log_softmax(-1)
+    top = wanted.topk(5)
+    s = sampler(temperature=0.3, top_p=0.9, presence_penalty=1.0, logit_bias=[(7, 100.0)], logprobs=5,
+                kernels=kernels)  # fmt: skip
+    assert s.sample(logits) == 7
+    chosen, likeliest = s.logprobs()
+    assert chosen == pytest.approx(float(wanted[7]), abs=1e-5)
+    assert [id_ for id_, _ in likeliest] == top.indices.tolist()
+    assert [logprob for _, logprob in likeliest] == pytest.approx(top.values.tolist(), abs=1e-5)
+    none = sampler(logprobs=0)
+    none.sample(logits)
+    assert none.logprobs()[1] == []
+
+
+def test_the_engines_logprobs_are_those_of_its_own_logits(stories: Model) -> None:
+    engine = Engine(stories, threads=1, kv_type="f32")
+    with engine.generate(
+        [1, 403], SamplingParams(temperature=1.0, seed=3, max_tokens=12, logprobs=3)
+    ) as generation:
+        told = [generation.logprobs for _ in generation]
+    ids = [1, 403, *(found.id for found in told)]
+    for row, found in zip(engine.logits(ids)[1:], told, strict=False):
+        wanted = log_odds(row)
+        assert found.logprob == pytest.approx(wanted[found.id], abs=1e-3)
+        assert [id_ for id_, _ in found.most_likely] == np.argsort(-wanted)[:3].tolist()
 
 
 @pytest.mark.parametrize("kernels", ["scalar", "auto"])
@@ -165,6 +271,12 @@ def test_tokens_of_no_odds_are_never_drawn(rng: np.random.Generator) -> None:
         {"top_p": 1.1},
         {"min_p": -0.5},
         {"repetition_penalty": 0.0},
+        {"presence_penalty": 2.1},
+        {"frequency_penalty": float("inf")},
+        {"typical_p": 0.0},
+        {"logit_bias": {3: 101.0}},
+        {"logit_bias": dict.fromkeys(range(1025), 0.0)},
+        {"logprobs": 21},
         {"seed": 2**64},
         {"max_tokens": 0},
     ],
@@ -173,3 +285,8 @@ def test_params_out_of_range_are_refused_by_name(params: dict[str, float]) -> No
     (name,) = params
     with pytest.raises(InvalidRequestError, match=name):
         SamplingParams(**params)  # type: ignore[arg-type]
+
+
+def test_a_bias_for_a_token_that_the_model_has_not_is_refused(stories: Model) -> None:
+    with pytest.raises(InvalidRequestError, match="512"):
+        Engine(stories, threads=1).generate([1], SamplingParams(logit_bias={512: 1.0}))

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -84,6 +84,7 @@ class Engine:
         Raises ContextLengthError if the prompt does not fit, InvalidRequestError for ids the model has not.
         """
         prompt = self._checked(ids)
+        self._check_bias(params)
         return Generation(self, prompt, params, frozenset(stop_ids), cancel)
 
     def logits(self, ids: Sequence[int]) -> native.Floats:
@@ -105,6 +106,16 @@ class Engine:
             raise InvalidRequestError("This model has been closed.", hint="Load it again.")
         return self._decoder
 
+    def _check_bias(self, params: SamplingParams) -> None:
+        wrong = next((id_ for id_ in params.logit_bias or () if not 0 <= id_ < self.config.vocab_size), None)
+        if wrong is not None:
+            raise InvalidRequestError(
+                f"logit_bias names token {wrong}; {self.config.name} has {self.config.vocab_size:,}, "
+                "counted from 0.",
+                hint="The keys are token ids of this model's own tokenizer.",
+                param="logit_bias",
+            )
+
     def _checked(self, ids: Sequence[int]) -> native.Ids:
         if len(ids) == 0:
             raise InvalidRequestError(
@@ -125,6 +136,15 @@ class Engine:
         return np.asarray(ids, dtype=np.int32)
 
 
+class Logprobs(NamedTuple):
+    """What the model itself thought of a token, before temperature, penalties and bias."""
+
+    id: int
+    logprob: float
+    most_likely: list[tuple[int, float]]
+    """(id, logprob), the likeliest first."""
+
+
 class Generation(Iterator[int]):
     """One answer being written. Iterate it in one thread; close it, or set `cancel`, from any."""
 
@@ -143,6 +163,8 @@ class Generation(Iterator[int]):
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
         self.finish_reason: FinishReason | None = None
+        self.logprobs: Logprobs | None = None
+        """Of the id yielded last, if they were asked for."""
         self._engine = engine
         self._ids: list[int] = prompt.tolist()
         self._stop_ids = stop_ids
@@ -155,10 +177,16 @@ class Generation(Iterator[int]):
             top_p=params.top_p,
             min_p=params.min_p,
             repetition_penalty=params.repetition_penalty,
+            typical_p=params.typical_p,
+            presence_penalty=params.presence_penalty,
+            frequency_penalty=params.frequency_penalty,
+            logit_bias=list((params.logit_bias or {}).items()),
+            logprobs=-1 if params.logprobs is None else params.logprobs,
             seed=(secrets.randbits(64) if params.seed is None else params.seed) % 2**64,
         )
         for token in self._ids[-PENALTY_WINDOW:]:
-            self._sampler.accept(token)
+            self._sampler.read(token)
+        self._tell_logprobs = params.logprobs is not None
         room = engine.context_length - len(self._ids)
         self._left = room if params.max_tokens is None else min(room, params.max_tokens)
 
@@ -262,7 +290,10 @@ class Generation(Iterator[int]):
 
     def _sample(self) -> int:
         assert self._cache is not None
-        return self._engine._running().sample(self._cache, self._sampler)
+        token = self._engine._running().sample(self._cache, self._sampler)
+        if self._tell_logprobs:
+            self.logprobs = Logprobs(token, *self._sampler.logprobs())
+        return token
 
     def _finish(self, reason: FinishReason, *, keep: bool = True) -> None:
         self.finish_reason = reason
