@@ -88,7 +88,7 @@ def test_the_ledger_adds_up_part_by_part(chatty: LLM) -> None:
     assert parts["template"] > 0
     assert parts["reply"] == reply.usage.completion_tokens
     assert sum(parts.values()) == context["used"] == reply.usage.prompt_tokens + reply.usage.completion_tokens
-    assert (context["reply_asked"], context["reply_reserve"], context["dropped"]) == (5, 5, 0)
+    assert (context["reply_asked"], context["reply_reserve"], context["dropped"]) == (5, 5, [])
 
 
 def test_a_reply_is_granted_what_room_there_is_and_says_so(chatty: LLM) -> None:

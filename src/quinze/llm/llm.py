@@ -18,8 +18,9 @@ from typing import Any, Literal, Protocol, Self, get_args, overload
 from quinze.engine.engine import Engine
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
-from quinze.llm.context import Ledger, chat_parts, open_ledger
+from quinze.llm.context import DEFAULT_OVERFLOW, Ledger
 from quinze.llm.messages import Completion, Delta, FinishReason, Message, Role, Timings, Usage
+from quinze.llm.overflow import Admitted, Window, admit_chat, admit_text, overflow_of
 from quinze.llm.stops import Stops
 from quinze.models.config import ModelConfig
 from quinze.models.weights import load_model
@@ -33,13 +34,21 @@ class LLM:
     """A loaded model. Close it, or use it in a with-statement, to give its memory back."""
 
     def __init__(
-        self, path: Path | str, *, context_length: int | None = None, threads: int | None = None
+        self,
+        path: Path | str,
+        *,
+        context_length: int | None = None,
+        threads: int | None = None,
+        context_overflow: str = DEFAULT_OVERFLOW,
     ) -> None:
         """path: a GGUF, a Hugging Face folder, or a llama2.c file with its tokenizer beside it.
 
         context_length  None: as long as the model was made for
         threads         None: as many as the machine has cores
+        context_overflow  what is done with a prompt that does not fit, where a request does not say:
+                        "error", "drop_oldest" or "keep_ends" (overflow.py)
         """
+        self.context_overflow = overflow_of(context_overflow)
         self.path = Path(path).expanduser()
         model = load_model(self.path)
         self.config: ModelConfig = model.config
@@ -92,23 +101,24 @@ class LLM:
         stop: Sequence[str] = (),
         params: SamplingParams | None = None,
         cancel: threading.Event | None = None,
+        context_overflow: str | None = None,
         **sampling: Any,
     ) -> Completion | Iterator[Delta]:
         """The text that follows a text.
 
         stop      the reply ends before any of these
         params    the whole of the sampling parameters; the loose keywords override its fields
+        context_overflow  for a prompt that does not fit: "error", "keep_ends"; None: as the LLM was told
         sampling  top_k, top_p, min_p, repetition_penalty, seed
 
         >>> llm.complete("Once upon a time", max_tokens=8, temperature=0).text
         ', there was a little girl named'
         """
         chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
-        ids = self.tokenizer.encode(prompt)
-        parts = {"prompt": len(ids)}
-        ledger = open_ledger(self.name, self.context_length, len(ids), parts, chosen.max_tokens)
+        window = self._window(chosen, context_overflow)
+        admitted = admit_text(prompt, window, self.tokenizer.encode)
         decoder = self.tokenizer.stream(continues=bool(prompt))
-        return self._reply(ids, ledger, decoder, chosen, stop, stream, cancel)
+        return self._reply(admitted, decoder, chosen, stop, stream, cancel)
 
     # fmt: off
     @overload
@@ -140,18 +150,18 @@ class LLM:
         stop: Sequence[str] = (),
         params: SamplingParams | None = None,
         cancel: threading.Event | None = None,
+        context_overflow: str | None = None,
         **sampling: Any,
     ) -> Completion | Iterator[Delta]:
-        """The assistant's next message; keywords as in `complete`.
+        """The assistant's next message; keywords as in `complete`. For a conversation that does not fit,
+        context_overflow may be "drop_oldest" too.
 
         >>> llm.chat([{"role": "user", "content": "Hello!"}]).text
         """
         chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
-        listed = _listed(messages)
-        ids = self._chat_ids(listed)
-        parts = chat_parts(listed, len(ids), self.count_tokens)
-        ledger = open_ledger(self.name, self.context_length, len(ids), parts, chosen.max_tokens)
-        return self._reply(ids, ledger, self.tokenizer.stream(), chosen, stop, stream, cancel)
+        window = self._window(chosen, context_overflow)
+        admitted = admit_chat(_listed(messages), window, self._chat_ids)
+        return self._reply(admitted, self.tokenizer.stream(), chosen, stop, stream, cancel)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text by itself."""
@@ -173,6 +183,10 @@ class LLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _window(self, params: SamplingParams, overflow: str | None) -> Window:
+        policy = self.context_overflow if overflow is None else overflow_of(overflow)
+        return Window(self.name, self.context_length, params.max_tokens, policy, self.count_tokens)
+
     def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
         if self._template is None:
             raise UnsupportedModelError(
@@ -184,8 +198,7 @@ class LLM:
 
     def _reply(
         self,
-        ids: list[int],
-        ledger: Ledger,
+        admitted: Admitted,
         decoder: Decoder,
         params: SamplingParams,
         stop: Sequence[str],
@@ -193,9 +206,10 @@ class LLM:
         cancel: threading.Event | None,
     ) -> Completion | Iterator[Delta]:
         stops = Stops(stop)
-        granted = dataclasses.replace(params, max_tokens=ledger.reply_reserve)
-        generation = self._engine.generate(ids, granted, stop_ids=self.tokenizer.stop_ids, cancel=cancel)
-        deltas = reply(generation, decoder, stops, ledger)
+        granted = dataclasses.replace(params, max_tokens=admitted.ledger.reply_reserve)
+        stop_ids = self.tokenizer.stop_ids
+        generation = self._engine.generate(admitted.ids, granted, stop_ids=stop_ids, cancel=cancel)
+        deltas = reply(generation, decoder, stops, admitted.ledger)
         return deltas if stream else whole(deltas)
 
 

@@ -19,6 +19,10 @@ class Message:
 
     role: Role
     content: str
+    knowledge: tuple[str, ...] = ()
+    """Passages of documents that stand in the content; the context ledger counts them apart."""
+    left_out: tuple[str, ...] = ()
+    """Passages that there was no room for; the context ledger names them."""
 
 
 @dataclass(frozen=True, slots=True)
