@@ -5,13 +5,13 @@ import { suffix } from './drop'
 
 const BY_FORMAT: Record<string, IconName> = {
   pdf: 'pdf', pptx: 'slides', xlsx: 'table', xls: 'table', ods: 'table', csv: 'table', tsv: 'table', image: 'image',
-  html: 'web', markdown: 'text', text: 'text', docx: 'page', epub: 'knowledge', notebook: 'code',
+  xlsb: 'table', html: 'web', feed: 'web', email: 'text', zip: 'page', markdown: 'text', text: 'text', docx: 'page', epub: 'knowledge', notebook: 'code',
 }
 
 const BY_SUFFIX: Record<string, IconName> = {
   '.pdf': 'pdf', '.pptx': 'slides', '.xlsx': 'table', '.xls': 'table', '.ods': 'table', '.csv': 'table', '.tsv': 'table',
   '.png': 'image', '.jpg': 'image', '.jpeg': 'image', '.webp': 'image', '.tif': 'image', '.tiff': 'image', '.bmp': 'image',
-  '.html': 'web', '.htm': 'web', '.md': 'text', '.txt': 'text', '.docx': 'page', '.epub': 'knowledge', '.ipynb': 'code',
+  '.html': 'web', '.htm': 'web', '.eml': 'text', '.zip': 'page', '.md': 'text', '.txt': 'text', '.docx': 'page', '.epub': 'knowledge', '.ipynb': 'code',
 }
 
 export function kindIcon(name: string, format = ''): IconName {
