@@ -26,6 +26,9 @@ from quinze.embeddings.function_words import FAINT_WORDS, FUNCTION_CHARACTERS, F
 from quinze.knowledge.document import Place
 from quinze.knowledge.fulltext import Query
 
+Related = Mapping[str, tuple[str, ...]]
+"""Term -> terms that mean the same."""
+
 FAINT = 0.4
 """Share of its weight that a faint word ("need", "find") keeps."""
 
@@ -52,6 +55,10 @@ class Weights(msgspec.Struct, frozen=True):
     shortest: float = 0.4
     """Passages shorter than this share of the average gain nothing more by it: a line is no better for being
     one."""
+    meaning: float = 0.3
+    """What another word of the same meaning counts, in BM25 ..."""
+    covers: float = 0.7
+    """... and in `coverage`."""
     numbers: float = 1.5
     """How much more a number of the question weighs in `coverage` than a word as rare."""
 
@@ -123,10 +130,15 @@ def rarity(query: Query, collection: Collection, weights: Weights) -> dict[str, 
 
 
 def coverage(
-    query: Query, rarity: Mapping[str, float], body: Collection_[str], context: Collection_[str], above: float
+    query: Query,
+    rarity: Mapping[str, float],
+    body: Collection_[str],
+    context: Collection_[str],
+    related: Related,
+    weights: Weights,
 ) -> float:
     """Share of the question's words, weighted by rarity, that stand in the passage: 0..1. A word that stands
-    only in its `context`, the title or a heading, counts by `above`."""
+    only in its `context`, the title or a heading, counts by `above`, one of the same meaning by `covers`."""
     total = covered = 0.0
     for run in query.runs:
         weight = max(rarity[term] for term in run)
@@ -134,7 +146,9 @@ def coverage(
         if any(term in body for term in run):
             covered += weight
         elif any(term in context for term in run):
-            covered += above * weight
+            covered += weights.above * weight
+        elif any(other in body for term in run for other in related.get(term, ())):
+            covered += weights.covers * weight
     return covered / total if total else 0.0
 
 

@@ -24,8 +24,9 @@ from quinze.knowledge import ranking
 from quinze.knowledge.chunking import Piece, cut, indexed_text, span
 from quinze.knowledge.document import Block, Place
 from quinze.knowledge.fulltext import Analyzer, Query, match_expression
+from quinze.knowledge.glossary import read_glossary
 from quinze.knowledge.indexing import context_text
-from quinze.knowledge.ranking import Collection, FileName, NamedPlaces, Terms, Weights
+from quinze.knowledge.ranking import Collection, FileName, NamedPlaces, Related, Terms, Weights
 from quinze.knowledge.results import Dropped, Hit, Search
 from quinze.knowledge.stores.records import StoredChunk
 from quinze.knowledge.stores.sqlite import SQLiteStore
@@ -39,6 +40,8 @@ class Limits(msgspec.Struct, frozen=True):
     by_words: int = 40
     """Candidates from FTS5, at least; with k results, 3 k at least."""
     by_vector: int = 20
+    by_meaning: int = 15
+    """Candidates from FTS5 that have words of the same meaning, beside the question's own."""
     matches: int = 20_000
     """Of the question's terms, the commonest are not looked up while together they would match more passages
     than this: FTS5 scores each match. They still count in the ranking of what the others find."""
@@ -87,6 +90,7 @@ class Retriever:
         limits: Limits | None = None,
     ) -> None:
         self._store, self._embedder, self._analyzer = store, embedder, analyzer
+        self._glossary = read_glossary(analyzer)
         self.weights, self.limits = weights or Weights(), limits or Limits()
         hashing = embedder.id.startswith("hashing")
         self._vector_share = self.weights.hashing_vector if hashing else self.weights.vector
@@ -102,16 +106,23 @@ class Retriever:
         named = {name.document: name for name in state.names if name.is_in(folded)}
         places = NamedPlaces.of(folded)
         query = self._analyzer.query(_plain(question, folded, named.values()))
-        state = self._count(state, query)
+        related = {term: others for term in query.terms if (others := self._glossary.related(term))}
+        state = self._count(
+            state, (*query.terms, *(other for others in related.values() for other in others))
+        )
         ids, products = self._index.scores(self._embedder.embed_queries([question])[0])
         likeness = _Likeness(ids, products)
         ready, _, chunks, _ = self._store.counts()
         collection = Collection(len(ids), state.average_length, state.counts)
         present = [term for term in query.terms if state.counts[term] > 0]
+        same = dict.fromkeys(
+            other for group in related.values() for other in group if state.counts[other] > 0
+        )
+        meant = [term for term in same if term not in present]
 
-        candidates = self._candidates(k, present, state, likeness, list(named), places)
-        looked_at = self._look_at(candidates, query, present, collection, likeness)
-        self._score(looked_at, query, collection, set(named), places)
+        candidates = self._candidates(k, present, meant, state, likeness, list(named), places)
+        looked_at = self._look_at(candidates, query, present, meant, related, collection, likeness)
+        self._score(looked_at, query, related, collection, set(named), places)
         unique, copies, dropped = self._fold(looked_at)
         kept, crowded_out = self._choose(unique, k)
         best = ranking.best_possible_bm25(present, collection, self.weights)
@@ -133,6 +144,7 @@ class Retriever:
         self,
         k: int,
         present: Sequence[str],
+        meant: Sequence[str],
         state: _State,
         likeness: _Likeness,
         named: Sequence[int],
@@ -145,6 +157,10 @@ class Retriever:
             expression = match_expression(tuple(terms))
             by_words = self._store.match(expression, count, (self.weights.context, 1.0))
             found = [chunk for chunk, _ in by_words] + found
+        if meant:
+            wide = match_expression(tuple(self._worth_looking_up([*present, *meant], state)))
+            by_meaning = self._store.match(wide, self.limits.by_meaning, (self.weights.context, 1.0))
+            found += [chunk for chunk, _ in by_meaning]
         for document in named:
             run = self._store.chunk_run(document)
             found += likeness.within(run).best(count)
@@ -173,6 +189,8 @@ class Retriever:
         candidates: Sequence[int],
         query: Query,
         present: Sequence[str],
+        meant: Sequence[str],
+        related: Related,
         collection: Collection,
         likeness: _Likeness,
     ) -> list[Candidate]:
@@ -183,12 +201,14 @@ class Retriever:
             context = self._analyzer.tokens(context_of(chunk))
             body = self._analyzer.tokens("\n".join(indexed_text(block) for block in blocks))
             terms = ranking.count_terms(context, body, self.weights.context)
+            words = ranking.bm25(present, terms, collection, self.weights)
+            words += self.weights.meaning * ranking.bm25(meant, terms, collection, self.weights)
             candidate = Candidate(
                 chunk=chunk, blocks=blocks, context=context, body=frozenset(body), terms=terms,
                 place=span(blocks),
-                words=ranking.bm25(present, terms, collection, self.weights),
+                words=words,
                 vector=max(likeness[chunk.id], 0.0),
-                coverage=ranking.coverage(query, rarity, set(body), context, self.weights.above),
+                coverage=ranking.coverage(query, rarity, set(body), context, related, self.weights),
             )  # fmt: skip
             looked_at.append(candidate)
         return looked_at
@@ -197,6 +217,7 @@ class Retriever:
         self,
         candidates: list[Candidate],
         query: Query,
+        related: Related,
         collection: Collection,
         named: set[int],
         places: NamedPlaces,
@@ -213,7 +234,7 @@ class Retriever:
             c.score = (1 - self._vector_share) * c.words / most_words + self._vector_share * likeness
             c.score += self.weights.coverage * c.coverage
             if c.coverage and self.weights.focus:
-                c.score += self.weights.focus * self._focus(c, query, rarity)
+                c.score += self.weights.focus * self._focus(c, query, related, rarity)
             if c.chunk.document_id in named:
                 c.score += self.weights.named_file
             if any(places.hold(block.place) for block in c.blocks):
@@ -224,13 +245,13 @@ class Retriever:
         for c in candidates:
             c.score = min(level * c.score / top, 1.0)
 
-    def _focus(self, candidate: Candidate, query: Query, rarity: dict[str, float]) -> float:
+    def _focus(self, candidate: Candidate, query: Query, related: Related, rarity: dict[str, float]) -> float:
         """The coverage of the best single block, with what stands above it."""
         if len(candidate.blocks) == 1:
             return candidate.coverage
         tokens = (set(self._analyzer.tokens(indexed_text(block))) for block in candidate.blocks)
-        above = self.weights.above
-        return max(ranking.coverage(query, rarity, own, candidate.context, above) for own in tokens)
+        context, weights = candidate.context, self.weights
+        return max(ranking.coverage(query, rarity, own, context, related, weights) for own in tokens)
 
     # -- choosing
 
@@ -293,9 +314,9 @@ class Retriever:
                 state = self._state = _State(self._store.average_length(), names, {})
             return state
 
-    def _count(self, state: _State, query: Query) -> _State:
-        """`state` with the counts of the query's terms."""
-        missing = [term for term in query.terms if term not in state.counts]
+    def _count(self, state: _State, terms: Iterable[str]) -> _State:
+        """`state` with the counts of these terms."""
+        missing = [term for term in dict.fromkeys(terms) if term not in state.counts]
         if not missing:
             return state
         counted = msgspec.structs.replace(state, counts=state.counts | self._store.word_counts(missing))

@@ -24,15 +24,27 @@ from quinze.rag.words import Question, Word, is_foreign, is_han, is_number
 if TYPE_CHECKING:
     from quinze.knowledge.results import Hit
 
-OWN, COLUMN, LEAD, AROUND, ABOVE, NEAR = 1.0, 0.95, 0.75, 0.6, 0.6, 0.4
-"""What a word of the question is worth, by where it stands: NEAR is anywhere in the passage."""
-SIMILAR, SCATTERED = 0.7, 0.3
-"""... when only its beginning agrees ("apply", "application"), or only the Chinese character stands there."""
+OWN, COLUMN, LEAD, AROUND, ABOVE, NEAR, BESIDE = 1.0, 0.95, 0.75, 0.6, 0.6, 0.4, 0.35
+"""What a word of the question is worth, by where it stands: NEAR is anywhere in the passage, BESIDE in what
+else was found of the page, the slide, the sheet or the picture."""
+SYNONYM, SIMILAR, SCATTERED = 0.85, 0.7, 0.3
+"""... when another word for it stands there, when only its beginning agrees ("apply", "application"), or only
+the Chinese character is there."""
+NAME_NEAR = 0.4
+"""The exponent that makes a name count nearly whole where it only stands near: it is seldom repeated."""
+NAME_BESIDE, MOSTLY = 0.85, 0.75
+"""What a name is worth anywhere near a text that holds at least this share of what is asked about it."""
+SIGN = 0.8
+"""... when the text has what an answer looks like: a telephone number, where one is asked for."""
+UNTRANSLATED = 0.6
+"""What a Chinese word weighs in such a text, if its translation is known, and is not there."""
 FOREIGN = 0.25
 """What a Chinese word of the question weighs in a text without Chinese."""
-LACKING = 0.65
+LACKING = 0.55
 """What coverage is worth of a passage without a number of the question (SKU-9201 is not SKU-9999), or with
 its names, but nothing of what is asked about them."""
+MATTER = 0.35
+"""Added to the fit of a text that holds itself all that is asked about the names in the question."""
 ECHO = 0.6
 """What fits a text that only repeats words of the question: an answer adds something."""
 NAMED = 0.3
@@ -67,6 +79,7 @@ _BECAUSE = re.compile(
     r"\b(?:because|since|due to|therefore|thus|so that|reason)\b|因为|由于|因此|所以|以便|原因|为了",
     re.IGNORECASE,
 )
+_NUMBER_SIGN = re.compile(r"(?<=\w\w)\s?#(?!\w)")
 _HAN_NUMBER = re.compile(r"[一二两三四五六七八九十百千万亿]+[个名位条项种次页人元年天月岁台张家层倍]")
 
 
@@ -110,6 +123,7 @@ class Evidence:
             )
             for word in question.words
         ]
+        self._beside = self._terms_of_pages()
         self._folded_question = fold(question.text)
         self._places = [_unspaced(found) for found in _PLACE.findall(self._folded_question)]
 
@@ -130,7 +144,16 @@ class Evidence:
         lead = self._lead(hit.blocks, index)
         place = block.place
         above = self._terms(
-            " ".join((*place.heading, hit.title, hit.document, place.sheet or "", place.chapter or ""))
+            " ".join(
+                (
+                    *place.heading,
+                    hit.title,
+                    hit.document,
+                    place.sheet or "",
+                    place.chapter or "",
+                    place.part or "",
+                )
+            )
         )
         named = self._terms(PurePosixPath(hit.document).name) if self._is_named(hit.document) else set()
         foreign = is_foreign(f"{hit.title}\n{hit.text}", self._question)
@@ -139,13 +162,14 @@ class Evidence:
         for start, end in spans:
             text = block.text[start:end]
             tokens = self._analyzer.tokens(text)
-            own = set(tokens)
+            own = self._terms(text) if "#" in text else set(tokens)
             places = [
                 (OWN, own),
                 (LEAD, lead),
                 (AROUND, whole),
                 (ABOVE, above),
                 (NEAR, set() if _in_table(block) else near),
+                (BESIDE, self._of_page(hit, block)),
             ]
             if block.kind is BlockKind.TABLE_ROW:
                 places.append((COLUMN, self._terms(filled_columns(block))))
@@ -154,9 +178,10 @@ class Evidence:
                 places[0] = (SIMILAR, own)
                 places.append((OWN, self._terms(head)))
             here = [place for place in places if place[0] >= COLUMN]
-            coverage = self._coverage(places, named, foreign=foreign)
+            coverage = self._coverage(places, named, text, foreign=foreign)
             if coverage:
-                score = coverage * self._fit(block, text, tokens) + 0.1 / (rank + 2)
+                fit = self._fit(block, text, tokens) + MATTER * self._matter(here, text)
+                score = coverage * fit + 0.1 / (rank + 2)
                 score += NAMED if named or self._is_there(place) else 0.0
                 holds = frozenset(
                     word.terms[0] for word in self._question.words if found(word, here) >= SIMILAR
@@ -184,30 +209,79 @@ class Evidence:
         )
 
     def _terms(self, text: str) -> set[str]:
-        return set(self._analyzer.tokens(text))
+        return set(self._analyzer.tokens(_NUMBER_SIGN.sub(" number ", text) if "#" in text else text))
+
+    def _terms_of_pages(self) -> dict[tuple[object, ...], dict[tuple[object, ...], set[str]]]:
+        """Of each page (slide, sheet, ...) that was hit, and each table on it, the terms that were found."""
+        pages: dict[tuple[object, ...], dict[tuple[object, ...], set[str]]] = {}
+        for hit in self._hits:
+            for block in hit.blocks:
+                tables = pages.setdefault(_page(hit, block), {})
+                tables.setdefault(_table(block), set()).update(self._terms(block.text))
+        return pages
+
+    def _of_page(self, hit: Hit, block: Block) -> set[str]:
+        """The terms of a block's page; of a row's, what stands outside of its table."""
+        tables = self._beside[_page(hit, block)]
+        own = _table(block) if _in_table(block) else None
+        return set().union(*(terms for table, terms in tables.items() if table != own))
 
     def _coverage(
-        self, places: Sequence[tuple[float, set[str]]], ignored: set[str], *, foreign: bool
+        self, places: Sequence[tuple[float, set[str]]], ignored: set[str], text: str, *, foreign: bool
     ) -> float:
         """Share of the question's weight found in `places`: sets of terms with what a find there is worth.
 
         In a text of the other language names and numbers are found, seldom the rest, which so counts less.
         """
-        total = got = 0.0
+        worths = self._worths(places, text)
+        named = any(worth and word.is_name and len(word.terms[0]) > 1 for word, _, worth in worths)
+        total = got = names = names_found = 0.0
         lacks_number = False
         matters: list[bool] = []
-        for word, weight in self._weights:
-            if ignored.issuperset(word.terms):
+        for word, weight, worth in worths:
+            if ignored.issuperset(word.terms) or (word.implied and worth < SIGN):
                 continue
-            worth = found(word, places)
-            unlikely = foreign and is_han(word.terms[0]) and not worth
-            total += weight * FOREIGN if unlikely else weight
-            got += worth * (weight * FOREIGN if unlikely else weight)
+            unlikely = foreign and named and is_han(word.terms[0]) and not worth
+            if unlikely:
+                weight *= UNTRANSLATED if word.translations else FOREIGN
+            total += weight
+            got += worth * weight
             lacks_number |= not worth and is_number(word.terms[0]) and len(word.terms[0]) > 1
-            if not (unlikely or word.is_name) and word.weight >= 1:
+            if word.is_name and not is_number(word.terms[0]):
+                names += weight
+                names_found += weight if worth else 0.0
+            if _asks(word) and (word.translations or not unlikely):
                 matters.append(worth > 0)
         lacks_matter = bool(matters) and not any(matters)
-        return got / total * (LACKING if lacks_number or lacks_matter else 1.0) if total else 0.0
+        lacks = lacks_number or names_found < names / 2 or lacks_matter
+        return got / total * (LACKING if lacks else 1.0) if total else 0.0
+
+    def _worths(self, places: Sequence[tuple[float, set[str]]], text: str) -> list[tuple[Word, float, float]]:
+        """(word, its weight, what it is found to be worth). Beside what is asked about it, a name counts
+        nearly whole; of a name in several parts, a single part counts half."""
+        here = [place for place in places if place[0] >= COLUMN]
+        close = self._matter(here, text) >= MOSTLY
+        worths = []
+        for word, weight in self._weights:
+            worth = self._worth(word, places, text)
+            if word.is_name and worth and close:
+                worth = max(worth, NAME_BESIDE)
+            worths.append((word, weight, worth))
+        missing = {word.terms[-1] for word, _, worth in worths if len(word.terms) > 1 and not worth}
+        return [
+            (word, weight, worth / 2 if word.is_name and word.terms[-1] in missing else worth)
+            for word, weight, worth in worths
+        ]
+
+    def _worth(self, word: Word, places: Sequence[tuple[float, set[str]]], text: str) -> float:
+        worth = found(word, places)
+        return max(worth, SIGN) if word.sign and word.sign.search(text) else worth
+
+    def _matter(self, here: Sequence[tuple[float, set[str]]], text: str) -> float:
+        """Share of what is asked about the names that stands in the text itself."""
+        asked = [(word, weight) for word, weight in self._weights if word.implied or _asks(word)]
+        total = sum(weight for _, weight in asked)
+        return sum(weight * self._worth(word, here, text) for word, weight in asked) / total if total else 0.0
 
     def _fit(self, block: Block, text: str, tokens: Sequence[str]) -> float:
         """More than 1 if the text is of the sort that the question wants, less if it can hardly answer."""
@@ -296,13 +370,21 @@ def spans_of(block: Block) -> list[tuple[int, int]]:
 
 def found(word: Word, places: Sequence[tuple[float, set[str]]]) -> float:
     """What the best find of a word in `places` is worth. A name is seldom repeated: near is nearly here."""
-    best = max((worth * agreement(word, terms) for worth, terms in places if terms), default=0.0)
-    return math.sqrt(best) if word.is_name else best
+    best = max((worth * _likeness(word, terms) for worth, terms in places if terms), default=0.0)
+    return best**NAME_NEAR if word.is_name else best
+
+
+def _likeness(word: Word, terms: set[str]) -> float:
+    """`agreement`, or what a synonym is worth."""
+    best = agreement(word, terms)
+    return max(best, SYNONYM) if best < SYNONYM and not terms.isdisjoint(word.synonyms) else best
 
 
 def agreement(word: Word, terms: set[str]) -> float:
     """1 if the word is among the terms, less if only something like it is."""
     if not terms.isdisjoint(word.terms) or not terms.isdisjoint(word.translations):
+        return 1.0
+    if any(phrase <= terms for phrase in word.phrases):
         return 1.0
     first = word.terms[0]
     if is_han(first):
@@ -322,6 +404,20 @@ def _begin_alike(one: str, other: str) -> bool:
 def _in_table(block: Block) -> bool:
     """Whether a row stands under names of columns: then what other rows say is not about it."""
     return block.kind is BlockKind.TABLE_ROW and any(block.header)
+
+
+def _asks(word: Word) -> bool:
+    """Whether a word says what is asked about the names of a question."""
+    return not (word.is_name or word.implied) and word.weight >= 1
+
+
+def _page(hit: Hit, block: Block) -> tuple[object, ...]:
+    place = block.place
+    return hit.document_id, place.page, place.slide, place.sheet, place.chapter
+
+
+def _table(block: Block) -> tuple[object, ...]:
+    return (block.header, block.place.table) if block.kind is BlockKind.TABLE_ROW else ()
 
 
 def _unspaced(text: str) -> str:

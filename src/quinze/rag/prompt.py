@@ -93,6 +93,7 @@ def build_prompt(question: Question, hits: Sequence[Hit], llm: LLM) -> Prompt:
 
     held: list[Hit] = []
     texts: list[str] = []
+    left_out: list[str] = []
     dropped: dict[int, str] = {}
     for hit in hits:
         if any(_same(hit, other) for other in held):
@@ -100,13 +101,16 @@ def build_prompt(question: Question, hits: Sequence[Hit], llm: LLM) -> Prompt:
             continue
         text = passage_text(hit)
         if not fits([*texts, text]) and not texts:
+            whole = text
             text = _first_that_fits(text, lambda part: fits([part]))
+            left_out += [whole[len(text) :]] if text else []
         if text and fits([*texts, text]):
             held.append(hit)
             texts.append(text)
         else:
             dropped[hit.chunk_id] = "budget"
-    return Prompt(tuple(_messages(question, texts, key)), tuple(held), dropped, reply)
+            left_out.append(passage_text(hit))
+    return Prompt(tuple(_messages(question, texts, key, left_out)), tuple(held), dropped, reply)
 
 
 def passage_text(hit: Hit) -> str:
@@ -127,7 +131,9 @@ def harmless(text: str, *, code: bool = False) -> str:
     return _FORGED_FENCE.sub(r"(\1)", text)
 
 
-def _messages(question: Question, texts: Sequence[str], key: str) -> list[Message]:
+def _messages(
+    question: Question, texts: Sequence[str], key: str, left_out: Sequence[str] = ()
+) -> list[Message]:
     language: Language = question.language
     fenced = [f"<{key} {number}>\n{text}\n</{key}>" for number, text in enumerate(texts, start=1)]
     parts = [
@@ -135,7 +141,8 @@ def _messages(question: Question, texts: Sequence[str], key: str) -> list[Messag
         *fenced,
         _AFTER[language].format(question=question.text.strip()),
     ]
-    return [Message("system", _SYSTEM[language]), Message("user", "\n\n".join(parts))]
+    asked = Message("user", "\n\n".join(parts), knowledge=tuple(texts), left_out=tuple(left_out))
+    return [Message("system", _SYSTEM[language]), asked]
 
 
 def _first_that_fits(text: str, fits: Callable[[str], bool]) -> str:

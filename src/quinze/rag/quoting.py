@@ -103,6 +103,7 @@ def make_quote(unit: Unit, question: Question, analyzer: Analyzer) -> Quote:
         start, end = code_excerpt(block, unit.hit.document, question, analyzer)
     elif block.kind is not BlockKind.TABLE_ROW:
         start, end = _readable(block.text, start, end)
+        start, end = _completed(block.text, start, end, question, analyzer)
     text = block.text[start:end]
     return Quote(
         hit=unit.hit,
@@ -177,6 +178,29 @@ def _readable(text: str, start: int, end: int) -> tuple[int, int]:
     if end - start > LONG_QUOTE * 2:
         cut = text.rfind(" ", start, start + LONG_QUOTE * 2)
         end = cut if cut > start else start + LONG_QUOTE * 2
+    return start, end
+
+
+def _completed(text: str, start: int, end: int, question: Question, analyzer: Analyzer) -> tuple[int, int]:
+    """With the sentence before or after, if it holds a word of the question that this one lacks."""
+    held = set(analyzer.tokens(text[start:end]))
+    lacking = [
+        frozenset((*word.terms, *word.translations, *word.synonyms))
+        for word in question.words
+        if word.weight >= 1 and held.isdisjoint((*word.terms, *word.translations, *word.synonyms))
+    ]
+    if not lacking:
+        return start, end
+    spans = sentence_spans(text)
+    for a, b in (
+        *[span for span in spans if span[0] >= end][:1],
+        *[span for span in spans if span[1] <= start][-1:],
+    ):
+        stop = a + len(text[a:b].rstrip())
+        new = set(analyzer.tokens(text[a:b]))
+        if max(stop, end) - min(a, start) <= LONG_QUOTE and any(not new.isdisjoint(one) for one in lacking):
+            start, end = min(a, start), max(stop, end)
+            lacking = [one for one in lacking if new.isdisjoint(one)]
     return start, end
 
 
