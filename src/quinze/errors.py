@@ -20,7 +20,8 @@ QuinzeError                        what went wrong, and what to do about it
 │       ├── ReaderLimitError       it took too long or too much memory
 │       └── ReadingCancelledError  it was stopped before its end; nothing is wrong with it
 ├── StorageError                   the disk, or a database on it, refused             HTTP 500, exit 6
-└── BusyError                      try again in a moment                              HTTP 503, exit 7
+├── BusyError                      try again in a moment                              HTTP 503, exit 7
+└── HubError                       a model hub did not answer as it should            HTTP 502, exit 8
 
 The numbers stand on the classes, so that every face answers alike. Knows nothing of HTTP beyond them.
 """
@@ -130,3 +131,7 @@ class StorageError(QuinzeError):
 
 class BusyError(QuinzeError):
     http_status, exit_code, code = 503, 7, "busy"
+
+
+class HubError(QuinzeError):
+    http_status, exit_code, code = 502, 8, "hub"

@@ -60,6 +60,12 @@ def remark(text: str, *, style: str = "") -> None:
     _errors.print(text, style=style or None, markup=False)
 
 
+def remark_json(value: Any) -> None:
+    """A line of JSON beside the result, on standard error."""
+    sys.stderr.write(json.dumps(msgspec.to_builtins(value, enc_hook=str), ensure_ascii=False) + "\n")
+    sys.stderr.flush()
+
+
 def print_error(error: QuinzeError, *, as_json: bool) -> None:
     if as_json:
         told = {"message": error.message, "code": error.code, "param": error.param, "hint": error.hint}

@@ -32,6 +32,7 @@ _COMMANDS = {
     "show": "models",
     "add": "models",
     "rm": "models",
+    "pull": "pull",
     "embed": "embed",
     "quantize": "quantize",
 }

@@ -15,7 +15,7 @@ from quinze import __version__
 from quinze.knowledge.results import DocumentInfo
 from quinze.rag.answers import Answer
 from quinze.server.openai import protocol
-from quinze.server.routes import asking, documents, jobs, knowledge, models, system
+from quinze.server.routes import asking, documents, jobs, knowledge, models, pulls, system
 from quinze.service.jobs import JobState
 from quinze.service.model_info import ModelInfo
 
@@ -79,6 +79,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/api/models/{name}"): Operation("One model", ModelInfo),
     ("DELETE", "/api/models/{name}"): Operation("Forget the link; the file stays", status=204),
+    ("POST", "/api/pull"): Operation(
+        "Bring a model here from a hub; server-sent events", _EVENTS, pulls.PullRequest
+    ),
     ("GET", "/api/knowledge"): Operation("The knowledge bases", knowledge.KnowledgeBaseList),
     ("POST", "/api/knowledge"): Operation(
         "Make a knowledge base", knowledge.KnowledgeBaseInfo, knowledge.NewKnowledgeBase, 201

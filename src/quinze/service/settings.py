@@ -79,6 +79,8 @@ class Settings:
         """Raises InvalidRequestError, naming the setting, for a value out of its range."""
         for name, low, high in _RANGES:
             value = getattr(self, name)
+    hub_mirror: str | None = None
+    """Address that `quinze pull` asks instead of the hub's own: "https://hf-mirror.com"."""
             if value is not None and not (math.isfinite(value) and low <= value <= high):
                 raise InvalidRequestError(
                     f"The setting {name} is {value}; it must lie between {low:g} and {high:g}.", param=name
