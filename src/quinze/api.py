@@ -43,7 +43,12 @@ class LLM(_llm.LLM):
     """
 
     def __init__(
-        self, path_or_name: str | Path, *, context_length: int | None = None, threads: int | None = None
+        self,
+        path_or_name: str | Path,
+        *,
+        context_length: int | None = None,
+        threads: int | None = None,
+        context_overflow: str | None = None,
     ) -> None:
         service = _service()
         try:
@@ -55,6 +60,7 @@ class LLM(_llm.LLM):
             path,
             context_length=context_length if context_length is not None else settings.context_length,
             threads=threads if threads is not None else settings.threads,
+            context_overflow=context_overflow if context_overflow is not None else settings.context_overflow,
         )
 
 

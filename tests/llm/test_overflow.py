@@ -66,7 +66,10 @@ def test_dropping_the_oldest_leaves_whole_turns_out_and_names_each(
     kept = [message for i, message in enumerate(messages) if i not in gone]
     assert seen == [chatty._chat_ids(kept)], "the model reads exactly what is not in the entries"
     assert context["sent"] == chatty.count_chat_tokens(messages)
-    assert context["dropped_parts"] == {"history": sum(entry["tokens"] for entry in context["dropped"])}
+    parts = context["dropped_parts"]
+    assert set(parts) == {"history", "template"}
+    assert parts["history"] == sum(entry["tokens"] for entry in context["dropped"])
+    assert sum(parts.values()) == context["sent"] - reply.usage.prompt_tokens
     assert sum(context["parts"].values()) == context["used"]
     # No more than it takes: with the newest of the dropped turns it would not have fitted.
     one_more = [SYSTEM, *TURNS[len(gone) - 2 :], LAST]

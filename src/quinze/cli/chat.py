@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from quinze.cli import console
+from quinze.cli.left_out import left_out_line, overflow_option
 from quinze.cli.main import json_option, opened_service
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import InvalidRequestError, ModelNotFoundError
@@ -57,6 +58,7 @@ def _params(chosen: dict[str, Any]) -> SamplingParams:
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the model's chat template.")
 @click.option("--stop", multiple=True, help="Text that ends the reply; may be given several times.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell the speed at the end.")
+@overflow_option
 @sampling_options
 @json_option
 def run(
@@ -66,6 +68,7 @@ def run(
     raw: bool,
     stop: tuple[str, ...],
     verbose: bool,
+    context_overflow: str | None,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -79,7 +82,7 @@ def run(
         prompt = sys.stdin.read()
     with opened_service() as service, service.models.use(model) as llm:
         if prompt is None:
-            converse(llm, system=system, params=params)
+            converse(llm, system=system, params=params, overflow=context_overflow)
             return
         as_chat = llm.can_chat and not raw
         if system and not as_chat:
@@ -87,9 +90,14 @@ def run(
                 f"{llm.name} is given no system prompt: it continues text.", param="system"
             )
         if as_chat:
-            deltas = llm.chat(_opening(system, prompt), params=params, stop=stop, stream=True)
+            opening = _opening(system, prompt)
+            deltas = llm.chat(
+                opening, params=params, stop=stop, context_overflow=context_overflow, stream=True
+            )
         else:
-            deltas = llm.complete(prompt, params=params, stop=stop, stream=True)
+            deltas = llm.complete(
+                prompt, params=params, stop=stop, context_overflow=context_overflow, stream=True
+            )
             if not as_json:
                 console.print_text(prompt, end="")
         text, last = _show(deltas, silent=as_json)
@@ -97,6 +105,8 @@ def run(
         console.print_json({"model": llm.name, "text": text, **_ending(last)})
         return
     console.print_text()
+    if line := left_out_line(last.context):
+        console.remark(line, style="yellow")
     if verbose:
         console.remark(_speed(last), style="dim")
 
@@ -143,10 +153,16 @@ def _speed(last: Delta) -> str:
     "--kb", "knowledge_base", help="Answer from the documents of this knowledge base, with sources."
 )
 @click.option("--system", help="System prompt.")
+@overflow_option
 @sampling_options
 @json_option
 def chat(
-    model: str | None, knowledge_base: str | None, system: str | None, as_json: bool, **sampling: Any
+    model: str | None,
+    knowledge_base: str | None,
+    system: str | None,
+    context_overflow: str | None,
+    as_json: bool,
+    **sampling: Any,
 ) -> None:
     """Talk with MODEL, or with your documents.
 
@@ -167,10 +183,18 @@ def chat(
                 "Documents answer without one: quinze chat --kb NAME",
             )
         with service.models.use(name) as llm:
-            converse(llm, system=system, params=_params(sampling), as_json=as_json)
+            params = _params(sampling)
+            converse(llm, system=system, params=params, overflow=context_overflow, as_json=as_json)
 
 
-def converse(llm: LLM, *, system: str | None, params: SamplingParams, as_json: bool = False) -> None:
+def converse(
+    llm: LLM,
+    *,
+    system: str | None,
+    params: SamplingParams,
+    overflow: str | None = None,
+    as_json: bool = False,
+) -> None:
     from quinze.cli.conversation import Conversation
 
     if not llm.can_chat:
@@ -179,4 +203,4 @@ def converse(llm: LLM, *, system: str | None, params: SamplingParams, as_json: b
             hint=f'Give it a beginning: quinze run {llm.name} "Once upon a time"',
             param="model",
         )
-    Conversation(llm, system=system, params=params, as_json=as_json).go_on()
+    Conversation(llm, system=system, params=params, overflow=overflow, as_json=as_json).go_on()

@@ -13,9 +13,11 @@ import msgspec
 
 from quinze.cli import console
 from quinze.cli.knowledge import print_answer
+from quinze.cli.left_out import left_out_line
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import InvalidRequestError, QuinzeError
 from quinze.llm.messages import Completion, Message
+from quinze.llm.overflow import overflow_of
 
 if TYPE_CHECKING:
     from quinze.llm.llm import LLM
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 HELP = '''/clear              forget the conversation
 /system TEXT        set the system prompt and begin anew
-/set NAME VALUE     temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens
+/set NAME VALUE     temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens;
+                    context_overflow: error, drop_oldest, keep_ends
 /bye                end (as Ctrl-D does); Ctrl-C stops a reply
 """                 begins and ends a text of several lines'''
 
@@ -70,7 +73,16 @@ def _quoted(first: str, prompt: str) -> str:
 class Conversation:
     """Turns with one model. `go_on` returns when the person is done."""
 
-    def __init__(self, llm: LLM, *, system: str | None, params: SamplingParams, as_json: bool) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        system: str | None,
+        params: SamplingParams,
+        as_json: bool,
+        overflow: str | None = None,
+    ) -> None:
+        self.overflow = overflow
         self.llm, self.params, self.as_json = llm, params, as_json
         self.system = system
         self.turns: list[Message] = []
@@ -107,13 +119,17 @@ class Conversation:
     def _reply(self, asked: list[Message]) -> Completion:
         pieces: list[str] = []
         with console.stoppable() as stop:
-            for delta in self.llm.chat(asked, params=self.params, stream=True, cancel=stop):
+            for delta in self.llm.chat(
+                asked, params=self.params, context_overflow=self.overflow, stream=True, cancel=stop
+            ):
                 pieces.append(delta.text)
                 last = delta
                 if not self.as_json:
                     console.print_text(delta.text, end="")
         if not self.as_json:
             console.print_text("\n")
+            if line := left_out_line(last.context):
+                console.remark(line, style="yellow")
         reply = Completion("".join(pieces), last.finish_reason or "stop")
         if last.usage is not None:
             reply = dataclasses.replace(reply, usage=last.usage)
@@ -138,6 +154,9 @@ class Conversation:
 
     def _set(self, name: str, text: str) -> None:
         try:
+            if name == "context_overflow":
+                self.overflow = overflow_of(text.strip().strip('"'))
+                return
             value: Any = json.loads(text.strip() or "null")
             self.params = dataclasses.replace(self.params, **{name: value})
         except (TypeError, ValueError):

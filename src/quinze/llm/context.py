@@ -9,7 +9,7 @@ reply_asked     max_tokens of the request, or None
 reply_reserve   tokens that the reply was granted: what was asked, as far as there was room
 overflow        the policy that was in force (overflow.py)
 dropped         an entry for each message or piece that the model did not read
-dropped_parts, dropped_turns    their sums: tokens by part, and whole turns
+dropped_parts, dropped_turns    their sums: tokens by part (the template around them too), and turns
 
 Knows nothing of how room is made.
 """
@@ -88,6 +88,10 @@ class Ledger:
         sums: Counter[str] = Counter()
         for entry in self.dropped:
             sums[entry.part] += entry.tokens
+        # Passages that were left out had never been put into the prompt.
+        around = self.sent - self.prompt_tokens - sums["history"] - sums["prompt"]
+        if around > 0:
+            sums["template"] = around
         turns = {entry.turn for entry in self.dropped if entry.whole and entry.turn is not None}
         return {
             "granted": self.granted,
@@ -98,7 +102,7 @@ class Ledger:
             "reply_reserve": self.reply_reserve,
             "overflow": self.overflow,
             "dropped": [dataclasses.asdict(entry) for entry in self.dropped],
-            "dropped_parts": dict(sums),
+            "dropped_parts": {part: tokens for part, tokens in sums.items() if tokens},
             "dropped_turns": len(turns),
         }
 

@@ -49,7 +49,10 @@ class Registry:
         self._described: dict[Path, tuple[_Stamp, ModelInfo]] = {}
         self._turns: Turns[LLM] = Turns(
             lambda path: rooms.load_llm(
-                path, context_length=settings.context_length, threads=settings.threads
+                path,
+                context_length=settings.context_length,
+                threads=settings.threads,
+                context_overflow=settings.context_overflow,
             ),
             most_loaded=settings.max_loaded_models,
             most_users=settings.max_generations,

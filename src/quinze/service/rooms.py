@@ -56,10 +56,12 @@ class Rooms:
 
         return load_embedder(name)
 
-    def load_llm(self, path: Path, *, context_length: int | None, threads: int | None) -> LLM:
+    def load_llm(
+        self, path: Path, *, context_length: int | None, threads: int | None, context_overflow: str
+    ) -> LLM:
         from quinze.llm.llm import LLM
 
-        return LLM(path, context_length=context_length, threads=threads)
+        return LLM(path, context_length=context_length, threads=threads, context_overflow=context_overflow)
 
     def answer(self, question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: int) -> Answer:
         from quinze.rag.pipeline import answer

@@ -20,6 +20,8 @@ import msgspec
 
 from quinze.errors import InvalidRequestError
 from quinze.knowledge.defaults import EMBEDDER, SEARCH_RESULTS
+from quinze.llm.context import DEFAULT_OVERFLOW
+from quinze.llm.overflow import overflow_of
 
 FILE_NAME = "settings.json"
 VARIABLE_PREFIX = "QUINZE_"
@@ -58,6 +60,9 @@ class Settings:
     """Model that answers questions to documents when none is named."""
     context_length: int | None = None
     """Tokens that a model is loaded with, at most; none: what the model's file states."""
+    context_overflow: str = DEFAULT_OVERFLOW
+    """What is done with a prompt that does not fit, where a request does not say: "error" refuses it,
+    "drop_oldest" leaves whole turns out, "keep_ends" what is in the middle. Each reply tells what it lost."""
     threads: int | None = None
     """Threads of the engine; none: one for each core that the process may use."""
     max_loaded_models: int = 1
@@ -77,10 +82,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises InvalidRequestError, naming the setting, for a value out of its range."""
+        overflow_of(self.context_overflow)
         for name, low, high in _RANGES:
             value = getattr(self, name)
-    hub_mirror: str | None = None
-    """Address that `quinze pull` asks instead of the hub's own: "https://hf-mirror.com"."""
             if value is not None and not (math.isfinite(value) and low <= value <= high):
                 raise InvalidRequestError(
                     f"The setting {name} is {value}; it must lie between {low:g} and {high:g}.", param=name

@@ -30,13 +30,17 @@ async def chat_completions(request: Request) -> Response:
     refuse_what_cannot_be_done(asked)
     messages, params, stop = messages_of(asked), sampling_params(asked), stop_strings(asked)
 
+    overflow = asked.context_overflow
+
     def whole(llm: LLM, cancel: threading.Event) -> Completion:
         _must_chat(llm)
-        return llm.chat(messages, params=params, stop=stop, cancel=cancel)
+        return llm.chat(messages, params=params, stop=stop, cancel=cancel, context_overflow=overflow)
 
     def stream(llm: LLM, cancel: threading.Event) -> Iterator[Delta]:
         _must_chat(llm)
-        return llm.chat(messages, params=params, stop=stop, cancel=cancel, stream=True)
+        return llm.chat(
+            messages, params=params, stop=stop, cancel=cancel, context_overflow=overflow, stream=True
+        )
 
     shape = Shape(
         model=asked.model,

@@ -28,15 +28,18 @@ async def completions(request: Request) -> Response:
     asked = await json_body(request, CompletionRequest)
     refuse_what_cannot_be_done(asked)
     prompt, params, stop = _prompt(asked), sampling_params(asked), stop_strings(asked)
+    overflow = asked.context_overflow
     echo = prompt if asked.echo else ""
 
     def whole(llm: LLM, cancel: threading.Event) -> Completion:
-        return llm.complete(prompt, params=params, stop=stop, cancel=cancel)
+        return llm.complete(prompt, params=params, stop=stop, cancel=cancel, context_overflow=overflow)
 
     def stream(llm: LLM, cancel: threading.Event) -> Iterator[Delta]:
         if echo:
             yield Delta(echo)
-        yield from llm.complete(prompt, params=params, stop=stop, cancel=cancel, stream=True)
+        yield from llm.complete(
+            prompt, params=params, stop=stop, cancel=cancel, context_overflow=overflow, stream=True
+        )
 
     shape = Shape(
         model=asked.model,

@@ -15,6 +15,7 @@ import msgspec
 
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import InvalidRequestError
+from quinze.llm.context import Overflow
 from quinze.llm.messages import Message, Role, Usage
 
 MAX_STOP = 16
@@ -56,6 +57,8 @@ class _Generation(msgspec.Struct, kw_only=True):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, Any] | None = None
+    context_overflow: Overflow | None = None
+    """Our own: what is done with a prompt that does not fit."""
 
 
 class ChatRequest(_Generation, kw_only=True):
