@@ -79,6 +79,8 @@ class Settings:
     """Room for rendered pages in the home folder."""
     page_render_timeout: float = 20.0
     """Seconds after which the rendering of one page is killed."""
+    hub_mirror: str | None = None
+    """Address that `quinze pull` asks instead of the hub's own: "https://hf-mirror.com"."""
 
     def __post_init__(self) -> None:
         """Raises InvalidRequestError, naming the setting, for a value out of its range."""
