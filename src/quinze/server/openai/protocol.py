@@ -91,7 +91,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
 
 def sampling_params(request: ChatRequest | CompletionRequest) -> SamplingParams:
     """The request's numbers over SamplingParams' own defaults; each is checked there."""
-    names = [field.name for field in dataclasses.fields(SamplingParams)]
+    names = [field.name for field in dataclasses.fields(SamplingParams) if hasattr(request, field.name)]
     chosen = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
     if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
         chosen["max_tokens"] = request.max_completion_tokens
