@@ -97,6 +97,7 @@ def _converted(path: Path) -> Source:
             f"{', '.join(CONVERTED)} from folders.",
             hint="Take its GGUF file: that can be quantized whatever its architecture.",
         )
+    _check(architecture, config)
     tensors, heads = [], {}
     for name, tensor in model.tensors.items():
         renamed = gguf_name(name)
@@ -111,6 +112,16 @@ def _converted(path: Path) -> Source:
     metadata = _keys(architecture, config) | vocabulary_keys(path, model.checkpoint, config.vocab_size)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     return Source(path, tensors, metadata, config.num_hidden_layers, model.checkpoint.bytes, files, heads)
+
+
+def _check(architecture: str, config: ModelConfig) -> None:
+    """Refuse what GGUF cannot say of these architectures: the file would run, and talk nonsense."""
+    scaled = config.rope_factors is not None and architecture != "llama"
+    if scaled or config.rope_scale != 1.0 or config.long_rope_factors is not None:
+        raise UnsupportedModelError(
+            f"{config.name} scales its rotary positions in a way that Quinze cannot write into a GGUF file.",
+            hint="Take the model's GGUF file and quantize that.",
+        )
 
 
 def gguf_name(name: str) -> str | None:
@@ -130,8 +141,10 @@ def gguf_name(name: str) -> str | None:
 
 def _keys(architecture: str, config: ModelConfig) -> dict[str, Any]:
     """The key-value pairs that say what the model is."""
+    # llama.cpp knows no window of these architectures: within its length there is none.
+    window = min((window for window in config.windows if window), default=config.max_position_embeddings)
     numbers: dict[str, Any] = {
-        "context_length": config.max_position_embeddings,
+        "context_length": min(window, config.max_position_embeddings),
         "embedding_length": config.hidden_size,
         "block_count": config.num_hidden_layers,
         "feed_forward_length": config.intermediate_size,
@@ -140,7 +153,7 @@ def _keys(architecture: str, config: ModelConfig) -> dict[str, Any]:
         "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim,
         "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
-        "rope.dimension_count": config.head_dim,
+        "rope.dimension_count": config.rotary_dim or config.head_dim,
         "rope.freq_base": float(config.rope_theta),
         "vocab_size": config.vocab_size,
     }
