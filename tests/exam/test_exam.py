@@ -1,9 +1,10 @@
 """The exam: what `quinze ask --json` prints about the shared documents must cite the right place.
 
 Right is the document and the place, among the first three citations, for nine questions of ten; and "none"
-where the documents say nothing. By default the base holds the documents that are asked of and about a
-hundred others; QUINZE_EXAM=all takes in every shared document, which is what the figures in the
-documentation come from.
+where the documents say nothing. Questions marked `held_out` were never looked at while the weighing was
+improved: they are scored apart, and tell what to expect of a stranger's questions. By default the base holds
+the documents that are asked of and about a hundred others; QUINZE_EXAM=all takes in every shared document,
+which is what the figures in the documentation come from.
 """
 
 from __future__ import annotations
@@ -28,11 +29,20 @@ from quinze.knowledge.knowledge_base import KnowledgeBase
 from quinze.rag.pipeline import answer
 
 PASS = 36 / 40
+HELD_OUT = 0.8
+"""The least share of the held-out questions; what they really reach is in docs/benchmarks.md."""
+NONE_HELD_OUT = 0.8
 DISTRACTORS = 100
 PYTHON_FILES = ("argparse", "csv", "textwrap", "bisect")
 """Modules of the standard library whose source is put beside the shared documents."""
 PAPER = tomllib.loads((Path(__file__).parent / "questions.toml").read_text("utf-8"))
-ASKED = [(language, question) for language in ("en", "zh") for question in PAPER[language]]
+ALL = os.environ.get("QUINZE_EXAM") == "all"
+ASKED = [
+    (language, question)
+    for language in ("en", "zh")
+    for question in PAPER[language]
+    if ALL or not question.get("all_documents")
+]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 Json = dict[str, Any]
@@ -61,7 +71,7 @@ def desk(
     for name in PYTHON_FILES:
         shutil.copy(inspect.getfile(importlib.import_module(name)), library)
     paths = sorted(path for path in documents.rglob("*") if path.is_file())
-    if os.environ.get("QUINZE_EXAM") != "all":
+    if not ALL:
         paths = chosen(paths)
     names = [path.relative_to(documents).as_posix() for path in paths]
     base = KnowledgeBase.open(folder / "base", embedder=HashingEmbedder(), create=True)
@@ -88,9 +98,15 @@ def marked(desk: tuple[KnowledgeBase, dict[str, Path]]) -> list[Marked]:
 
 
 def test_nine_of_ten_answers_cite_the_right_place_within_the_first_three(marked: list[Marked]) -> None:
-    print("\n" + report(marked))
-    right = sum(one.right for one in marked)
-    assert right / len(marked) >= PASS, report(marked)
+    known = [one for one in marked if not one.question.get("held_out")]
+    print("\n" + report(known) + "\n" + by_kind(known))
+    assert sum(one.right for one in known) / len(known) >= PASS, report(known)
+
+
+def test_held_out_questions_are_answered_nearly_as_well(marked: list[Marked]) -> None:
+    held_out = [one for one in marked if one.question.get("held_out")]
+    print("\nheld out: " + report(held_out) + "\n" + by_kind(held_out))
+    assert sum(one.right for one in held_out) / len(held_out) >= HELD_OUT, report(held_out)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -99,13 +115,24 @@ def test_neither_language_is_left_behind(language: str, marked: list[Marked]) ->
     assert sum(one.right for one in mine) / len(mine) >= 0.8, report(mine)
 
 
-@pytest.mark.parametrize("question", [question["ask"] for question in PAPER["none"]])
+@pytest.mark.parametrize("held_out", [False, True])
 def test_what_no_document_says_is_not_answered(
-    question: str, desk: tuple[KnowledgeBase, dict[str, Path]]
+    held_out: bool, desk: tuple[KnowledgeBase, dict[str, Path]]
 ) -> None:
-    given = answer(question, desk[0], None)
-    assert given.kind == "none", [(c.document, c.place, c.text[:80], c.score) for c in given.citations]
-    assert given.searched.documents > 0
+    asked = [one["ask"] for one in PAPER["none"] if one.get("held_out", False) == held_out]
+    given = [answer(question, desk[0], None) for question in asked]
+    wrong = [
+        f"- {question}: {[(c.document, c.place, c.text[:80]) for c in one.citations[:2]]}"
+        for question, one in zip(asked, given, strict=True)
+        if one.kind != "none"
+    ]
+    print(
+        f"\nnone{' (held out)' if held_out else ''}: {len(asked) - len(wrong)} of {len(asked)}",
+        *wrong,
+        sep="\n",
+    )
+    assert 1 - len(wrong) / len(asked) >= (NONE_HELD_OUT if held_out else PASS), wrong
+    assert all(one.searched.documents > 0 for one in given)
 
 
 def test_every_citation_is_verbatim(
@@ -120,6 +147,7 @@ def test_every_citation_is_verbatim(
 
 def test_the_exam_is_half_chinese_and_over_all_kinds_of_files() -> None:
     assert len(ASKED) >= 44
+    assert sum(question.get("held_out", False) for _, question in ASKED) >= 50
     assert 0.4 < len(PAPER["zh"]) / len(ASKED) < 0.6
     suffixes = {Path(source["document"]).suffix for _, question in ASKED for source in question["right"]}
     assert suffixes >= {
@@ -129,7 +157,12 @@ def test_the_exam_is_half_chinese_and_over_all_kinds_of_files() -> None:
 
 def chosen(paths: list[Path]) -> list[Path]:
     """The files asked of, and some others, the small ones first: enough to choose wrongly among."""
-    patterns = [f"*{source['document']}" for _, question in ASKED for source in question["right"]]
+    patterns = [
+        f"*{source['document']}"
+        for _, question in ASKED
+        for source in question["right"]
+        if not source["document"].endswith("/*")  # another document, of those that say the same, is named too
+    ]
     wanted = [
         path for path in paths if any(fnmatch.fnmatch(path.as_posix(), pattern) for pattern in patterns)
     ]
@@ -165,6 +198,19 @@ def lines_hold(lines: list[int] | None, text: str, file: Path) -> bool:
 
 def squeezed(text: str) -> str:
     return "".join(text.split()).casefold()
+
+
+def by_kind(marked: list[Marked]) -> str:
+    """Right of asked, for each language and each kind of file."""
+    asked: dict[tuple[str, str], list[bool]] = {}
+    for one in marked:
+        suffix = one.question["right"][0]["document"].rstrip("*").rpartition(".")[2].rpartition("/")[2]
+        for key in ((one.language, "all"), (one.language, suffix)):
+            asked.setdefault(key, []).append(one.right)
+    return "\n".join(
+        f"  {language} {kind}: {sum(right)} of {len(right)}"
+        for (language, kind), right in sorted(asked.items())
+    )
 
 
 def report(marked: list[Marked]) -> str:

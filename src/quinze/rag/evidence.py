@@ -19,6 +19,7 @@ from quinze.embeddings.folding import fold
 from quinze.knowledge.document import Block, BlockKind, Place
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.sentences import sentence_spans
+from quinze.rag.likeness import SIMILAR, found
 from quinze.rag.words import Question, Word, is_foreign, is_han, is_number
 
 if TYPE_CHECKING:
@@ -27,22 +28,18 @@ if TYPE_CHECKING:
 OWN, COLUMN, LEAD, AROUND, ABOVE, NEAR, BESIDE = 1.0, 0.95, 0.75, 0.6, 0.6, 0.4, 0.35
 """What a word of the question is worth, by where it stands: NEAR is anywhere in the passage, BESIDE in what
 else was found of the page, the slide, the sheet or the picture."""
-SYNONYM, SIMILAR, SCATTERED = 0.85, 0.7, 0.3
-"""... when another word for it stands there, when only its beginning agrees ("apply", "application"), or only
-the Chinese character is there."""
-NAME_NEAR = 0.4
-"""The exponent that makes a name count nearly whole where it only stands near: it is seldom repeated."""
 NAME_BESIDE, MOSTLY = 0.85, 0.75
 """What a name is worth anywhere near a text that holds at least this share of what is asked about it."""
 SIGN = 0.8
 """... when the text has what an answer looks like: a telephone number, where one is asked for."""
-UNTRANSLATED = 0.6
-"""What a Chinese word weighs in such a text, if its translation is known, and is not there."""
-FOREIGN = 0.25
-"""What a Chinese word of the question weighs in a text without Chinese."""
+FOREIGN, UNTRANSLATED = 0.25, 0.6
+"""What a Chinese word of the question weighs in a text without Chinese that has a name of the question; the
+second, if the glossary knows what it is in English, and that is not there."""
 LACKING = 0.55
 """What coverage is worth of a passage without a number of the question (SKU-9201 is not SKU-9999), or with
 its names, but nothing of what is asked about them."""
+NAMELESS = 0.6
+"""... of a passage in another language that shares no name with the question, only words of the glossary."""
 MATTER = 0.35
 """Added to the fit of a text that holds itself all that is asked about the names in the question."""
 ECHO = 0.6
@@ -124,6 +121,7 @@ class Evidence:
             for word in question.words
         ]
         self._beside = self._terms_of_pages()
+        self._outside: dict[tuple[object, ...], set[str]] = {}
         self._folded_question = fold(question.text)
         self._places = [_unspaced(found) for found in _PLACE.findall(self._folded_question)]
 
@@ -222,9 +220,11 @@ class Evidence:
 
     def _of_page(self, hit: Hit, block: Block) -> set[str]:
         """The terms of a block's page; of a row's, what stands outside of its table."""
-        tables = self._beside[_page(hit, block)]
-        own = _table(block) if _in_table(block) else None
-        return set().union(*(terms for table, terms in tables.items() if table != own))
+        key = (_page(hit, block), _table(block) if _in_table(block) else None)
+        if key not in self._outside:
+            tables = self._beside[_page(hit, block)]
+            self._outside[key] = set().union(*(terms for table, terms in tables.items() if table != key[1]))
+        return self._outside[key]
 
     def _coverage(
         self, places: Sequence[tuple[float, set[str]]], ignored: set[str], text: str, *, foreign: bool
@@ -254,7 +254,8 @@ class Evidence:
                 matters.append(worth > 0)
         lacks_matter = bool(matters) and not any(matters)
         lacks = lacks_number or names_found < names / 2 or lacks_matter
-        return got / total * (LACKING if lacks else 1.0) if total else 0.0
+        doubt = (LACKING if lacks else 1.0) * (NAMELESS if foreign and not named else 1.0)
+        return got / total * doubt if total else 0.0
 
     def _worths(self, places: Sequence[tuple[float, set[str]]], text: str) -> list[tuple[Word, float, float]]:
         """(word, its weight, what it is found to be worth). Beside what is asked about it, a name counts
@@ -366,39 +367,6 @@ def spans_of(block: Block) -> list[tuple[int, int]]:
             spans.append((at, at + len(line)))
             at += len(line)
     return [_stripped(block.text, start, end) for start, end in spans if block.text[start:end].strip()]
-
-
-def found(word: Word, places: Sequence[tuple[float, set[str]]]) -> float:
-    """What the best find of a word in `places` is worth. A name is seldom repeated: near is nearly here."""
-    best = max((worth * _likeness(word, terms) for worth, terms in places if terms), default=0.0)
-    return best**NAME_NEAR if word.is_name else best
-
-
-def _likeness(word: Word, terms: set[str]) -> float:
-    """`agreement`, or what a synonym is worth."""
-    best = agreement(word, terms)
-    return max(best, SYNONYM) if best < SYNONYM and not terms.isdisjoint(word.synonyms) else best
-
-
-def agreement(word: Word, terms: set[str]) -> float:
-    """1 if the word is among the terms, less if only something like it is."""
-    if not terms.isdisjoint(word.terms) or not terms.isdisjoint(word.translations):
-        return 1.0
-    if any(phrase <= terms for phrase in word.phrases):
-        return 1.0
-    first = word.terms[0]
-    if is_han(first):
-        common = set(first).intersection(*word.terms)
-        return SCATTERED if common and common <= terms else 0.0
-    if len(first) < 5 or word.is_name:
-        return 0.0
-    return SIMILAR if any(_begin_alike(first, term) for term in terms) else 0.0
-
-
-def _begin_alike(one: str, other: str) -> bool:
-    """Whether two stems agree in three quarters of the longer one: "appli", "applic"."""
-    least = max(5, -(-3 * max(len(one), len(other)) // 4))
-    return len(other) >= least and one[:least] == other[:least]
 
 
 def _in_table(block: Block) -> bool:
