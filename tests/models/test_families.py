@@ -199,3 +199,26 @@ def test_a_model_that_also_sees_speaks_as_in_transformers(
         expected = model(input_ids=torch.tensor([ids])).logits[0].numpy()
     found = Engine(load_model(folder), kv_type="f32", threads=2).logits(ids)
     np.testing.assert_allclose(found, expected, atol=3e-4 * expected.std(), rtol=1e-4)
+
+
+def test_a_folder_of_a_model_without_its_head_is_read(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Its tensors bear no "model." before their names; its head is the embedding."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from quinze.engine.engine import Engine
+
+    torch.manual_seed(15)
+    peer = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=16, max_position_embeddings=128, tie_word_embeddings=True,
+            initializer_range=0.2,
+        )
+    ).eval()  # fmt: skip
+    peer.model.save_pretrained(tmp_path / "bare")
+    ids = rng.integers(0, 300, 60).tolist()
+    with torch.no_grad():
+        expected = peer(input_ids=torch.tensor([ids])).logits[0].numpy()
+    found = Engine(load_model(tmp_path / "bare"), kv_type="f32", threads=2).logits(ids)
+    np.testing.assert_allclose(found, expected, atol=3e-4 * expected.std(), rtol=1e-4)
