@@ -76,17 +76,42 @@ def test_the_stream_on_the_wire_is_data_lines_and_done(running: Any) -> None:
 
 def test_the_sampling_that_is_asked_for_reaches_the_model(running: Any) -> None:
     ask(running, temperature=0, top_p=0.5, seed=15, max_completion_tokens=3, max_tokens=9, stop=["fifteen"],
-        extra_body={"top_k": 2, "min_p": 0.1, "repetition_penalty": 1.1, "unheard_of": [1]})  # fmt: skip
+        frequency_penalty=0.5, presence_penalty=-0.5, logit_bias={"7": -100}, logprobs=True, top_logprobs=2,
+        extra_body={"top_k": 2, "min_p": 0.1, "repetition_penalty": 1.1, "typical_p": 0.9,
+                    "unheard_of": [1]})  # fmt: skip
     asked = running.llm.asked[-1]
     assert asked["params"] == SamplingParams(
-        temperature=0, top_p=0.5, seed=15, max_tokens=3, top_k=2, min_p=0.1, repetition_penalty=1.1
-    )
+        temperature=0, top_p=0.5, seed=15, max_tokens=3, top_k=2, min_p=0.1, repetition_penalty=1.1,
+        frequency_penalty=0.5, presence_penalty=-0.5, typical_p=0.9, logit_bias={7: -100.0}, logprobs=2,
+    )  # fmt: skip
     assert asked["stop"] == ("fifteen",)
 
 
 def test_what_is_not_asked_for_is_the_default_of_sampling_params(running: Any) -> None:
     ask(running)
     assert running.llm.asked[-1]["params"] == SamplingParams()
+
+
+def test_n_replies_are_numbered_and_the_prompt_counts_once(running: Any) -> None:
+    reply = ask(running, n=3, seed=2**64 - 1)
+    assert [choice.index for choice in reply.choices] == [0, 1, 2]
+    assert {choice.message.content for choice in reply.choices} == {TEXT}
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (7, 15)
+    assert [asked["params"].seed for asked in running.llm.asked[-3:]] == [2**64 - 1, 0, 1]
+
+
+def test_n_replies_stream_one_after_the_other(running: Any) -> None:
+    *chunks, last = list(ask(running, n=2, stream=True, stream_options={"include_usage": True}))
+    texts, roles, reasons = {0: "", 1: ""}, {0: 0, 1: 0}, []
+    for chunk in chunks:
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.delta.content or ""
+        roles[choice.index] += choice.delta.role is not None
+        reasons += [(choice.index, choice.finish_reason)] if choice.finish_reason else []
+    assert texts == {0: TEXT, 1: TEXT}
+    assert roles == {0: 1, 1: 1}
+    assert reasons == [(0, "stop"), (1, "stop")]
+    assert (last.choices, last.usage.completion_tokens) == ([], 10)
 
 
 def test_a_reply_that_is_cut_says_length(running: Any) -> None:
@@ -117,14 +142,19 @@ def test_roles_and_content_parts_become_messages(running: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
-        ("logprobs", True),
+        ("n", 0),
+        ("n", 17),
+        ("top_logprobs", 5),
+        ("top_logprobs", 21),
+        ("typical_p", 0),
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "f"}}),
         ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
         ("response_format", {"type": "json_object"}),
-        ("logit_bias", {"5": 100}),
-        ("frequency_penalty", 0.5),
+        ("logit_bias", {"5": 101}),
+        ("logit_bias", {"five": 1}),
+        ("frequency_penalty", 2.5),
+        ("presence_penalty", -2.5),
         ("stop", [str(i) for i in range(17)]),
         ("temperature", -1),
         ("temperature", "hot"),
@@ -314,7 +344,8 @@ def test_a_completion_streams(running: Any) -> None:
         ("prompt", [[1]]),
         ("suffix", "end"),
         ("best_of", 3),
-        ("n", 2),
+        ("n", 17),
+        ("logprobs", 21),
     ],
 )
 def test_a_completion_refuses_what_it_cannot_do(running: Any, field: str, value: Any) -> None:

@@ -86,6 +86,12 @@ def stories(
     return running
 
 
+def tokens_of_model(running: Any, id_: int) -> str:
+    with running.service.models.use("stories260K") as llm:
+        spelled: bytes = llm.tokenizer.piece(id_)
+    return spelled.decode(errors="replace")
+
+
 @pytest.fixture(scope="module")
 def golden(shared: Callable[[str], Path]) -> str:
     """What stories260K tells by itself, computed by somebody else."""
@@ -126,6 +132,75 @@ def test_a_stop_string_ends_it_before_the_string(stories: Any) -> None:
     )
     assert reply.choices[0].finish_reason == "stop"
     assert reply.choices[0].text == ", there was a little girl named "
+
+
+def test_the_stop_string_that_came_is_told(stories: Any) -> None:
+    asked = {"model": "stories260K", "prompt": "Once upon a time", "temperature": 0, "max_tokens": 30}
+    reply = stories.openai.completions.create(**asked, stop=["never", "Lily"])
+    assert reply.choices[0].model_extra["stop_reason"] == "Lily"
+    *_, last = stories.openai.completions.create(**asked, stop=["never", "Lily"], stream=True)
+    assert (last.choices[0].finish_reason, last.choices[0].model_extra["stop_reason"]) == ("stop", "Lily")
+    assert stories.openai.completions.create(**asked).choices[0].model_extra["stop_reason"] is None
+
+
+def test_logprobs_of_a_chat_are_the_same_streamed_and_spell_the_reply(stories: Any) -> None:
+    asked = {"model": "storyteller", "messages": [{"role": "user", "content": "Hi"}], "seed": 3,
+             "temperature": 2, "max_tokens": 30, "logprobs": True, "top_logprobs": 4}  # fmt: skip
+    (choice,) = stories.openai.chat.completions.create(**asked).choices
+    told = choice.logprobs.content
+    assert len(told) == 30
+    spelled = b"".join(bytes(one.bytes) for one in told).decode(errors="replace")
+    assert spelled.lstrip(" ") == choice.message.content.lstrip(" ")
+    for one in told:
+        odds = [likely.logprob for likely in one.top_logprobs]
+        assert len(odds) == 4
+        assert odds == sorted(odds, reverse=True)
+        assert one.logprob <= odds[0] <= 0
+        assert sum(np.exp(odds)) <= 1 + 1e-6
+    chunks = list(stories.openai.chat.completions.create(**asked, stream=True))
+    streamed = [one for chunk in chunks if (found := chunk.choices[0].logprobs) for one in found.content]
+    assert [one.token for one in streamed] == [one.token for one in told]
+    assert [one.logprob for one in streamed] == pytest.approx([one.logprob for one in told], abs=0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_of_a_completion_say_where_each_token_stands(stories: Any, stream: bool) -> None:
+    asked = {"model": "stories260K", "prompt": "Once", "temperature": 0, "max_tokens": 12, "logprobs": 2}
+    replies = stories.openai.completions.create(**asked, stream=stream)
+    choices = [chunk.choices[0] for chunk in replies] if stream else replies.choices
+    text = "".join(choice.text for choice in choices)
+    found = [choice.logprobs for choice in choices if choice.logprobs]
+    tokens = [token for one in found for token in one.tokens]
+    offsets = [offset for one in found for offset in one.text_offset]
+    assert len(tokens) == 12
+    for token, offset in zip(tokens, offsets, strict=True):
+        assert text[offset : offset + len(token)] == token
+    likeliest = [top for one in found for top in one.top_logprobs]
+    assert all(max(top, key=top.get) == token for top, token in zip(likeliest, tokens, strict=True))
+
+
+def test_n_replies_differ_begin_with_the_single_one_and_share_the_prompt(stories: Any) -> None:
+    asked = {"model": "stories260K", "prompt": "Once upon a time", "seed": 5, "temperature": 1,
+             "max_tokens": 20}  # fmt: skip
+    three = stories.openai.completions.create(**asked, n=3)
+    texts = [choice.text for choice in three.choices]
+    assert len(set(texts)) == 3
+    assert texts[0] == stories.openai.completions.create(**asked).choices[0].text
+    assert texts == [choice.text for choice in stories.openai.completions.create(**asked, n=3).choices]
+    assert three.usage.completion_tokens == 60
+
+
+def test_a_token_can_be_forbidden_and_forced(stories: Any) -> None:
+    asked = {"model": "stories260K", "prompt": "Once upon a time", "temperature": 0, "max_tokens": 8}
+    plain = stories.openai.completions.create(**asked, logprobs=0).choices[0]
+    comma = next(i for i in reversed(range(512)) if plain.logprobs.tokens[0] == tokens_of_model(stories, i))
+    other = stories.openai.completions.create(**asked, logit_bias={comma: -100}).choices[0]
+    assert not other.text.startswith(plain.logprobs.tokens[0])
+    forced = stories.openai.completions.create(**asked, logit_bias={comma: 100}).choices[0]
+    assert forced.text == plain.logprobs.tokens[0] * 8
+    with pytest.raises(openai.BadRequestError) as caught:
+        stories.openai.completions.create(**asked, logit_bias={512: 1})
+    assert caught.value.param == "logit_bias"
 
 
 def test_the_same_seed_tells_the_same_story(stories: Any) -> None:

@@ -28,6 +28,9 @@ _OPTIONS: tuple[tuple[str, type, str], ...] = (
     ("top_p", float, "Only the likeliest tokens whose odds together reach p."),
     ("min_p", float, "Only tokens at least this share as likely as the likeliest."),
     ("repetition_penalty", float, "Above 1, what was said is said less again."),
+    ("presence_penalty", float, "Above 0, what the reply has said is said less again."),
+    ("frequency_penalty", float, "The same, the more the oftener it was said."),
+    ("typical_p", float, "Only tokens about as surprising as is to be expected; 1 considers all."),
     ("seed", int, "The same seed gives the same tokens."),
     ("max_tokens", int, "Most tokens to write; until the context is full when not given."),
 )

@@ -13,14 +13,15 @@ import dataclasses
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, get_args, overload
+from typing import Any, Literal, Self, get_args, overload
 
 from quinze.engine.engine import Engine
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
-from quinze.llm.context import DEFAULT_OVERFLOW, Ledger
-from quinze.llm.messages import Completion, Delta, FinishReason, Message, Role, Timings, Usage
+from quinze.llm.context import DEFAULT_OVERFLOW
+from quinze.llm.messages import Completion, Delta, Message, Role
 from quinze.llm.overflow import Admitted, Window, admit_chat, admit_text, overflow_of
+from quinze.llm.reply import reply, whole
 from quinze.llm.stops import Stops
 from quinze.models.config import ModelConfig
 from quinze.models.weights import load_model
@@ -109,7 +110,7 @@ class LLM:
         stop      the reply ends before any of these
         params    the whole of the sampling parameters; the loose keywords override its fields
         context_overflow  for a prompt that does not fit: "error", "keep_ends"; None: as the LLM was told
-        sampling  top_k, top_p, min_p, repetition_penalty, seed
+        sampling  any other field of SamplingParams: top_k, seed, presence_penalty, logprobs, ...
 
         >>> llm.complete("Once upon a time", max_tokens=8, temperature=0).text
         ', there was a little girl named'
@@ -209,62 +210,8 @@ class LLM:
         granted = dataclasses.replace(params, max_tokens=admitted.ledger.reply_reserve)
         stop_ids = self.tokenizer.stop_ids
         generation = self._engine.generate(admitted.ids, granted, stop_ids=stop_ids, cancel=cancel)
-        deltas = reply(generation, decoder, stops, admitted.ledger)
+        deltas = reply(generation, decoder, stops, admitted.ledger, self.tokenizer.piece)
         return deltas if stream else whole(deltas)
-
-
-class Generated(Protocol):
-    """What is needed of the engine's Generation."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    prefill_seconds: float
-    decode_seconds: float
-    finish_reason: FinishReason | None
-
-    def __iter__(self) -> Iterator[int]: ...
-    def close(self) -> None: ...
-
-
-def reply(generation: Generated, decoder: Decoder, stops: Stops, ledger: Ledger) -> Iterator[Delta]:
-    """Ids to deltas: whole characters, no stop strings; the last carries the accounts. Closing cancels."""
-    try:
-        for id_ in generation:
-            text = stops.push(decoder.push(id_))
-            if stops.hit:
-                yield _last(generation, text, "stop", ledger)
-                return
-            if text:
-                yield Delta(text)
-        text = stops.push(decoder.flush())
-        ended: FinishReason = "stop" if stops.hit else generation.finish_reason or "stop"
-        yield _last(generation, text + stops.flush(), ended, ledger)
-    finally:
-        generation.close()
-
-
-def whole(deltas: Iterator[Delta]) -> Completion:
-    """All of a reply at once."""
-    pieces: list[str] = []
-    last = Delta()
-    for last in deltas:
-        pieces.append(last.text)
-    assert last.finish_reason is not None
-    assert last.usage is not None
-    assert last.timings is not None
-    return Completion("".join(pieces), last.finish_reason, last.usage, last.timings, last.context or {})
-
-
-def _last(generation: Generated, text: str, reason: FinishReason, ledger: Ledger) -> Delta:
-    written = generation.completion_tokens
-    return Delta(
-        text,
-        reason,
-        Usage(generation.prompt_tokens, written, generation.cached_tokens),
-        Timings(generation.prefill_seconds, generation.decode_seconds),
-        ledger.account(written),
-    )
 
 
 def _chosen(params: SamplingParams | None, **loose: Any) -> SamplingParams:

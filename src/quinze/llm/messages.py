@@ -44,6 +44,25 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Likely:
+    """A token and the logarithm of its odds."""
+
+    id: int
+    token: str
+    """Its text; U+FFFD for what is no whole character."""
+    logprob: float
+    bytes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """What the model thought when it said a token, before temperature, penalties and bias."""
+
+    chosen: Likely
+    most_likely: tuple[Likely, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """One piece of a streamed reply. Text is always whole characters; the last delta carries the ending."""
 
@@ -53,6 +72,10 @@ class Delta:
     timings: Timings | None = None
     context: Mapping[str, Any] | None = None
     """The context ledger (llm/context.py), on the last delta."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of the tokens that this text shows or begins to show, if they were asked for."""
+    stop: str | None = None
+    """The stop string that ended the reply, on the last delta."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +87,5 @@ class Completion:
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
     context: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    stop: str | None = None

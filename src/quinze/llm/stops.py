@@ -24,18 +24,19 @@ class Stops:
             )
         self._stops = listed
         self._held = ""
-        self.hit = False
-        """A stop string has come; nothing after it is shown."""
+        self.hit: str | None = None
+        """The stop string that has come; nothing after it is shown."""
 
     def push(self, text: str) -> str:
         """What may be shown now."""
         if self.hit:
             return ""
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self.hit, self._held = True, ""
-            return text[: min(found)]
+            at, self.hit = min(found)
+            self._held = ""
+            return text[:at]
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -131,18 +131,18 @@ class Tokenizer:
         kept = [id_ for id_ in ids if not (skip_special and id_ in self._vocabulary.special)]
         if self._vocabulary.decode:
             return self._vocabulary.decode(kept)
-        data = b"".join(self._piece(id_) for id_ in kept)
+        data = b"".join(self.piece(id_) for id_ in kept)
         return _without_space(data.decode("utf-8", errors="replace"), self._vocabulary.strip_space)
 
     def stream(self, *, continues: bool = False) -> Decoder:
         """A decoder for ids that come one by one. `continues`: the text goes on, its first space stays."""
         if self._vocabulary.decode:
             return _RedoingDecoder(self)
-        return Decoder(self._piece, self._vocabulary.special, self._vocabulary.strip_space and not continues)
+        return Decoder(self.piece, self._vocabulary.special, self._vocabulary.strip_space and not continues)
 
-    def _piece(self, id_: int) -> bytes:
-        """b"" for ids beyond the vocabulary: models are often padded to a round number of rows."""
-        return self._vocabulary.pieces[id_] if 0 <= id_ < self.vocab_size else b""
+    def piece(self, id: int) -> bytes:  # noqa: A002
+        """The bytes of an id; b"" beyond the vocabulary: models are often padded to a round number."""
+        return self._vocabulary.pieces[id] if 0 <= id < self.vocab_size else b""
 
     def token(self, id: int) -> str:  # noqa: A002
         """The token as its file writes it; "" if there is none."""

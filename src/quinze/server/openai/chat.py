@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,10 +12,13 @@ from starlette.responses import Response
 from quinze.errors import InvalidRequestError
 from quinze.llm.messages import Completion, Delta
 from quinze.server.body import json_body
+from quinze.server.openai.logprobs import of_chat
 from quinze.server.openai.protocol import (
     ChatRequest,
     messages_of,
+    of_choice,
     refuse_what_cannot_be_done,
+    replies_wanted,
     sampling_params,
     stop_strings,
 )
@@ -30,17 +33,19 @@ async def chat_completions(request: Request) -> Response:
     refuse_what_cannot_be_done(asked)
     messages, params, stop = messages_of(asked), sampling_params(asked), stop_strings(asked)
 
-    overflow = asked.context_overflow
+    options: dict[str, Any] = {"stop": stop, "context_overflow": asked.context_overflow}
 
-    def whole(llm: LLM, cancel: threading.Event) -> Completion:
+    def whole(llm: LLM, cancel: threading.Event, index: int) -> Completion:
         _must_chat(llm)
-        return llm.chat(messages, params=params, stop=stop, cancel=cancel, context_overflow=overflow)
+        done: Completion = llm.chat(messages, params=of_choice(params, index), cancel=cancel, **options)
+        return done
 
-    def stream(llm: LLM, cancel: threading.Event) -> Iterator[Delta]:
+    def stream(llm: LLM, cancel: threading.Event, index: int) -> Iterator[Delta]:
         _must_chat(llm)
-        return llm.chat(
-            messages, params=params, stop=stop, cancel=cancel, context_overflow=overflow, stream=True
+        deltas: Iterator[Delta] = llm.chat(
+            messages, params=of_choice(params, index), cancel=cancel, stream=True, **options
         )
+        return deltas
 
     shape = Shape(
         model=asked.model,
@@ -51,6 +56,9 @@ async def chat_completions(request: Request) -> Response:
         of_text=lambda text: {"delta": {"content": text}},
         of_ending={"delta": {}},
         of_whole=lambda text: {"message": {"role": "assistant", "content": text, "refusal": None}},
+        of_logprobs=of_chat,
+        with_logprobs=params.logprobs is not None,
+        replies=replies_wanted(asked),
     )
     return await respond(request, asked, shape, whole=whole, stream=stream)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,9 +12,12 @@ from starlette.responses import Response
 from quinze.errors import InvalidRequestError
 from quinze.llm.messages import Completion, Delta
 from quinze.server.body import json_body
+from quinze.server.openai.logprobs import of_completion
 from quinze.server.openai.protocol import (
     CompletionRequest,
+    of_choice,
     refuse_what_cannot_be_done,
+    replies_wanted,
     sampling_params,
     stop_strings,
 )
@@ -28,18 +31,18 @@ async def completions(request: Request) -> Response:
     asked = await json_body(request, CompletionRequest)
     refuse_what_cannot_be_done(asked)
     prompt, params, stop = _prompt(asked), sampling_params(asked), stop_strings(asked)
-    overflow = asked.context_overflow
+    options: dict[str, Any] = {"stop": stop, "context_overflow": asked.context_overflow}
     echo = prompt if asked.echo else ""
 
-    def whole(llm: LLM, cancel: threading.Event) -> Completion:
-        return llm.complete(prompt, params=params, stop=stop, cancel=cancel, context_overflow=overflow)
+    def whole(llm: LLM, cancel: threading.Event, index: int) -> Completion:
+        done: Completion = llm.complete(prompt, params=of_choice(params, index), cancel=cancel, **options)
+        return done
 
-    def stream(llm: LLM, cancel: threading.Event) -> Iterator[Delta]:
+    def stream(llm: LLM, cancel: threading.Event, index: int) -> Iterator[Delta]:
         if echo:
             yield Delta(echo)
-        yield from llm.complete(
-            prompt, params=params, stop=stop, cancel=cancel, context_overflow=overflow, stream=True
-        )
+        chosen = of_choice(params, index)
+        yield from llm.complete(prompt, params=chosen, cancel=cancel, stream=True, **options)
 
     shape = Shape(
         model=asked.model,
@@ -50,6 +53,9 @@ async def completions(request: Request) -> Response:
         of_text=lambda text: {"text": text},
         of_ending={"text": ""},
         of_whole=lambda text: {"text": echo + text},
+        of_logprobs=of_completion,
+        with_logprobs=params.logprobs is not None,
+        replies=replies_wanted(asked),
     )
     return await respond(request, asked, shape, whole=whole, stream=stream)
 

@@ -8,17 +8,17 @@ completions.py).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from quinze.engine.sampling import SamplingParams
+from quinze.engine.sampling import MAX_LOGPROBS, SamplingParams
 from quinze.errors import InvalidRequestError
 from quinze.llm.context import Overflow
 from quinze.llm.messages import Message, Role, Usage
 
-MAX_STOP = 16
+MAX_STOP = MAX_REPLIES = 16
 _MAX_STOP_CHARACTERS = 1_000
 
 
@@ -54,9 +54,10 @@ class _Generation(msgspec.Struct, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
+    typical_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[str, Any] | None = None
+    logit_bias: dict[str, float] | None = None
     context_overflow: Overflow | None = None
     """Our own: what is done with a prompt that does not fit."""
 
@@ -93,9 +94,51 @@ def sampling_params(request: ChatRequest | CompletionRequest) -> SamplingParams:
     """The request's numbers over SamplingParams' own defaults; each is checked there."""
     names = [field.name for field in dataclasses.fields(SamplingParams) if hasattr(request, field.name)]
     chosen = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
-    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
-        chosen["max_tokens"] = request.max_completion_tokens
+    chosen["logit_bias"] = _biases(request.logit_bias)
+    if isinstance(request, ChatRequest):
+        chosen["logprobs"] = _chat_logprobs(request)
+        if request.max_completion_tokens is not None:
+            chosen["max_tokens"] = request.max_completion_tokens
     return SamplingParams(**chosen)
+
+
+def _biases(given: dict[str, float] | None) -> dict[int, float] | None:
+    wrong = next((key for key in given or () if not key.isascii() or not key.isdigit()), None)
+    if wrong is not None:
+        raise InvalidRequestError(
+            f"logit_bias has the key {wrong[:40]!r}; its keys are token ids.", param="logit_bias"
+        )
+    return {int(key): bias for key, bias in given.items()} if given else None
+
+
+def _chat_logprobs(request: ChatRequest) -> int | None:
+    most = request.top_logprobs
+    if most is not None and not 0 <= most <= MAX_LOGPROBS:
+        raise InvalidRequestError(
+            f"top_logprobs is {most}; it must lie between 0 and {MAX_LOGPROBS}.", param="top_logprobs"
+        )
+    if most and not request.logprobs:
+        raise InvalidRequestError(
+            "top_logprobs asks for logprobs.", hint="Send logprobs: true with it.", param="top_logprobs"
+        )
+    return (most or 0) if request.logprobs else None
+
+
+def replies_wanted(request: ChatRequest | CompletionRequest) -> int:
+    """n, and best_of only where it asks for no more."""
+    n = 1 if request.n is None else request.n
+    if not 1 <= n <= MAX_REPLIES:
+        raise InvalidRequestError(f"n is {n}; it must lie between 1 and {MAX_REPLIES}.", param="n")
+    if isinstance(request, CompletionRequest) and request.best_of not in {None, n}:
+        raise InvalidRequestError(
+            "best_of asks for replies that are not sent.", hint="Ask for n of them.", param="best_of"
+        )
+    return n
+
+
+def of_choice(params: SamplingParams, index: int) -> SamplingParams:
+    """Each of n replies has a seed of its own, and the first that of a single one."""
+    return params if params.seed is None else dataclasses.replace(params, seed=(params.seed + index) % 2**64)
 
 
 def stop_strings(request: ChatRequest | CompletionRequest) -> tuple[str, ...]:
@@ -152,16 +195,9 @@ def _text(content: str | list[ContentPart] | None, param: str) -> str:
 
 def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None:
     """InvalidRequestError naming the first field that asks for something that is not there yet."""
-    asked: dict[str, bool] = {
-        "n": request.n not in {None, 1},
-        "frequency_penalty": bool(request.frequency_penalty),
-        "presence_penalty": bool(request.presence_penalty),
-        "logit_bias": bool(request.logit_bias),
-    }
+    asked: dict[str, bool] = {}
     if isinstance(request, ChatRequest):
         asked |= {
-            "logprobs": bool(request.logprobs),
-            "top_logprobs": bool(request.top_logprobs),
             "tool_choice": request.tool_choice not in (None, "none", "auto"),
             "function_call": request.function_call not in (None, "none", "auto"),
             "response_format": (request.response_format or {}).get("type", "text") != "text",
@@ -169,14 +205,11 @@ def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None
         }
     else:
         asked |= {
-            "best_of": request.best_of not in {None, 1},
-            "logprobs": request.logprobs is not None,
+            "logprobs": bool(request.echo) and request.logprobs is not None,
             "suffix": bool(request.suffix),
         }
     hints = {
-        "n": "Send one request for each reply.",
-        "frequency_penalty": "Use repetition_penalty instead.",
-        "presence_penalty": "Use repetition_penalty instead.",
+        "logprobs": "Those of a prompt are not told: send echo: false.",
         "tool_choice": 'Leave it out, or send "auto": the model then answers in words.',
         "response_format": "Ask for the form in words, and check what comes.",
     }
@@ -187,6 +220,13 @@ def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None
                 hint=hints.get(name, "Leave the field out."),
                 param=name,
             )
+
+
+def together(usages: Sequence[Usage]) -> Usage:
+    """Of several replies to one prompt, which counts once."""
+    return Usage(
+        usages[0].prompt_tokens, sum(usage.completion_tokens for usage in usages), usages[0].cached_tokens
+    )
 
 
 def usage_body(usage: Usage | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,11 @@ from starlette.responses import Response
 
 from quinze import __version__
 from quinze.errors import BusyError
-from quinze.llm.messages import Completion, Delta
+from quinze.llm.messages import Completion, Delta, TokenLogprobs, Usage
 from quinze.server.encoding import Json
 from quinze.server.errors import error_body, log
 from quinze.server.events import EventStream, data_event
-from quinze.server.openai.protocol import ChatRequest, CompletionRequest, plain, usage_body
+from quinze.server.openai.protocol import ChatRequest, CompletionRequest, plain, together, usage_body
 from quinze.server.threads import Pump, cancellable, in_thread
 from quinze.service.service import Service
 
@@ -49,8 +49,16 @@ class Shape:
     of_ending: dict[str, Any]
     """The choice that carries the finish reason and no text."""
     of_whole: Callable[[str], dict[str, Any]]
+    of_logprobs: Callable[[Sequence[TokenLogprobs], int], dict[str, Any]]
+    """Given with the characters that came before."""
+    with_logprobs: bool = False
+    replies: int = 1
+    """n: they are made one after the other, on the same prompt in the cache."""
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
+
+    def logprobs(self, told: Sequence[TokenLogprobs], offset: int = 0) -> dict[str, Any] | None:
+        return self.of_logprobs(told, offset) if self.with_logprobs else None
 
     def body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -68,28 +76,41 @@ async def respond(
     asked: ChatRequest | CompletionRequest,
     shape: Shape,
     *,
-    whole: Callable[[LLM, threading.Event], Completion],
-    stream: Callable[[LLM, threading.Event], Iterator[Delta]],
+    whole: Callable[[LLM, threading.Event, int], Completion],
+    stream: Callable[[LLM, threading.Event, int], Iterator[Delta]],
 ) -> Response:
+    """`whole` and `stream` are given the number of the reply, from 0."""
     service: Service = request.app.state.service
     await in_thread(service.models.require, asked.model)
     if asked.stream:
         return await _streamed(request, service, asked, shape, stream)
 
-    def work(cancel: threading.Event) -> Completion:
+    def work(cancel: threading.Event) -> list[Completion]:
+        done: list[Completion] = []
         with service.models.use(asked.model, cancel=cancel) as llm:
-            return whole(llm, cancel)
+            for index in range(shape.replies):
+                done.append(whole(llm, cancel, index))
+                if done[-1].finish_reason == "cancelled":
+                    raise BusyError("The generation was cancelled.", hint="Ask again.")
+        return done
 
-    done = await cancellable(request, work)
-    if done.finish_reason == "cancelled":
-        raise BusyError("The generation was cancelled.", hint="Ask again.")
-    choice = {"index": 0, **shape.of_whole(done.text), "logprobs": None, "finish_reason": done.finish_reason}
+    replies = await cancellable(request, work)
+    choices = [
+        {
+            "index": index,
+            **shape.of_whole(reply.text),
+            "logprobs": shape.logprobs(reply.logprobs),
+            "finish_reason": reply.finish_reason,
+            "stop_reason": reply.stop,
+        }
+        for index, reply in enumerate(replies)
+    ]
     return Json(
         {
-            **shape.body(shape.whole, [choice]),
-            "usage": usage_body(done.usage),
-            "timings": plain(done.timings),
-            "context": plain(done.context),
+            **shape.body(shape.whole, choices),
+            "usage": usage_body(together([reply.usage for reply in replies])),
+            "timings": plain(replies[0].timings),
+            "context": plain(replies[0].context),
         }
     )
 
@@ -99,11 +120,13 @@ async def _streamed(
     service: Service,
     asked: ChatRequest | CompletionRequest,
     shape: Shape,
-    stream: Callable[[LLM, threading.Event], Iterator[Delta]],
+    stream: Callable[[LLM, threading.Event, int], Iterator[Delta]],
 ) -> Response:
-    def work(cancel: threading.Event) -> Iterator[Delta]:
+    def work(cancel: threading.Event) -> Iterator[tuple[int, Delta]]:
         with service.models.use(asked.model, cancel=cancel) as llm:
-            yield from stream(llm, cancel)
+            for index in range(shape.replies):
+                for delta in stream(llm, cancel, index):
+                    yield index, delta
 
     pump = Pump(request, work)
     try:
@@ -117,31 +140,24 @@ async def _streamed(
 
 
 async def _chunks(
-    deltas: AsyncIterator[Delta], shape: Shape, with_usage: bool
+    deltas: AsyncIterator[tuple[int, Delta]], shape: Shape, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """Chunks as OpenAI sends them: role, texts, the finish reason, the usage if asked for, [DONE]."""
-
-    def chunk(choice: dict[str, Any] | None, finish: str | None = None, **more: Any) -> bytes:
-        choices = (
-            [] if choice is None else [{"index": 0, **choice, "logprobs": None, "finish_reason": finish}]
-        )
-        # Once usage is asked for, every chunk has the key, and all but the last of them hold null.
-        usage = {"usage": None} if with_usage else {}
-        return data_event({**shape.body(shape.chunk, choices), **usage, **more})
-
+    chunks = _Chunks(shape, with_usage)
     try:
         if shape.first is not None:
-            yield chunk(shape.first)
-        async for delta in deltas:
-            if delta.text:
-                yield chunk(shape.of_text(delta.text))
+            yield chunks.first(0)
+        async for index, delta in deltas:
+            if index > 0 and chunks.begins(index) and shape.first is not None:
+                yield chunks.first(index)
+            if delta.text or delta.logprobs:
+                yield chunks.text(index, delta)
             if delta.finish_reason == "cancelled":
                 raise BusyError("The generation was cancelled.", hint="Ask again.")
             if delta.finish_reason is not None:
-                account: dict[str, Any] = {"timings": plain(delta.timings), "context": plain(delta.context)}
-                yield chunk(shape.of_ending, delta.finish_reason, **account)
-                if with_usage:
-                    yield chunk(None, usage=usage_body(delta.usage), **account)
+                yield chunks.ending(index, delta)
+        if with_usage:
+            yield chunks.usage()
         yield DONE
     except Exception as error:
         body = error_body(error)
@@ -149,3 +165,45 @@ async def _chunks(
             log.exception("a stream failed")
         # The official clients raise on an event with `error`; a cut stream must not look like an end.
         yield data_event(body)
+
+
+class _Chunks:
+    """Each kind of chunk of one stream, as the bytes that are sent."""
+
+    def __init__(self, shape: Shape, with_usage: bool) -> None:
+        self._shape = shape
+        # Once usage is asked for, every chunk has the key, and all but the last of them hold null.
+        self._no_usage: dict[str, Any] = {"usage": None} if with_usage else {}
+        self._index = 0
+        self._shown = 0
+        self._ended: list[Usage] = []
+        self._account: dict[str, Any] = {}
+
+    def begins(self, index: int) -> bool:
+        """Whether this is the first delta of reply `index`."""
+        if index == self._index:
+            return False
+        self._index, self._shown = index, 0
+        return True
+
+    def first(self, index: int) -> bytes:
+        return self._chunk(index, self._shape.first or {})
+
+    def text(self, index: int, delta: Delta) -> bytes:
+        logprobs = self._shape.logprobs(delta.logprobs, self._shown)
+        self._shown += len(delta.text)
+        return self._chunk(index, {**self._shape.of_text(delta.text), "logprobs": logprobs})
+
+    def ending(self, index: int, delta: Delta) -> bytes:
+        self._account = {"timings": plain(delta.timings), "context": plain(delta.context)}
+        self._ended.append(delta.usage or Usage())
+        reason = {"finish_reason": delta.finish_reason, "stop_reason": delta.stop}
+        return self._chunk(index, {**self._shape.of_ending, **reason}, **self._account)
+
+    def usage(self) -> bytes:
+        body = self._shape.body(self._shape.chunk, [])
+        return data_event({**body, "usage": usage_body(together(self._ended)), **self._account})
+
+    def _chunk(self, index: int, choice: dict[str, Any], **more: Any) -> bytes:
+        whole = {"index": index, "logprobs": None, "finish_reason": None, **choice}
+        return data_event({**self._shape.body(self._shape.chunk, [whole]), **self._no_usage, **more})
