@@ -2,7 +2,7 @@
 // Q4_1, Q5_0, Q5_1 and the K formats. Read by kernels_avx2.cpp only.
 //
 // A weight is scale * code - min, so a product is scale * sum(code * x) - min * sum(x), and sum(x) is known beforehand.
-// gemm walks as avx2_products.h tells; Q6_K's gemm is that of Q8_0 with the small scales multiplied into the weights.
+// gemm walks as avx2_products.h tells.
 #pragma once
 #include "avx2_products.h"
 
@@ -298,18 +298,16 @@ inline void tile_codes(const uint8_t* panel, const float* scales, const float* m
         finish(0, s00, s10), finish(1, s01, s11), finish(2, s02, s12), finish(3, s03, s13);
     }
 }
-#undef QUINZE_KEEP
 
 // What four tokens bring to a tile; the last may repeat.
 struct FourTokens {
     const int8_t* q8[4];
-    const int16_t* q16[4];
     const float* xs[4];
     const int32_t* sum8[4];
     FourTokens(const Activations& x, int64_t t, int64_t n, int64_t k0) {
         for (int64_t i = 0; i < 4; i++) {
             const int64_t token = t + least(i, n - 1), block = token * (x.cols / kBlock) + k0 / kBlock;
-            q8[i] = x.q8 + token * x.cols + k0, q16[i] = x.q16 + token * x.cols + k0;
+            q8[i] = x.q8 + token * x.cols + k0;
             xs[i] = x.scale + block, sum8[i] = x.sum8 + block;
         }
     }
@@ -333,43 +331,86 @@ void gemm_codes(const Weight& w, int64_t row0, int64_t row1, const Activations& 
         });
 }
 
-// Q6_K: (code - 32) * small scale is at most 32 * 128 and fits int16. panel as for Q8_0.
-inline void pack_q6_k(const std::byte* const* rows, int64_t b0, int64_t b1, int16_t* panel, float* scales) {
-    for (int64_t b = b0; b < b1; b++, panel += 512, scales += kPanelRows) {
-        const int j = static_cast<int>(b % 8);
-        for (int group = 0; group < 2; group++) {
-            __m128i r[4][8];
+// ---------------------------------------------------------------- gemm, Q6_K
+
+// Here the activations take the unsigned side, as x + 128, for the weights (code - 32) are the smaller ones: four products
+// are at most 4 * 255 * 32 = 32640 and fit int16. What 128 adds is the same for every token, and known from the weights.
+struct PanelQ6K {
+    int8_t weights[8][8][2][32];  // block, step of 4 columns, group of 8 rows
+    int16_t scales[8][2][2][16];  // block, half, group: each row's scale twice
+    int32_t excess[8][2][8];      // block, group: 128 * sum of scale * weight
+    float d[2][8];                // of the whole 256 columns
+};
+
+inline void pack_q6_k(const std::byte* const* rows, int64_t super, PanelQ6K& panel) {
+    const __m256i center = _mm256_set1_epi8(32);
+    for (int group = 0; group < 2; group++) {
+        const auto block = [&](int i) -> const BlockQ6_K& { return reinterpret_cast<const BlockQ6_K*>(rows[8 * group + i])[super]; };
+        for (int i = 0; i < 8; i++) panel.d[group][i] = _cvtsh_ss(block(i).d);
+        for (int j = 0; j < 8; j++) {
+            __m128i low[8], high[8];
             for (int i = 0; i < 8; i++) {
-                const BlockQ6_K& w = reinterpret_cast<const BlockQ6_K*>(rows[8 * group + i])[b / 8];
-                const __m256i c = _mm256_sub_epi8(codes_q6_k(w, j), _mm256_set1_epi8(32));
-                scales[8 * group + i] = _cvtsh_ss(w.d);
-                const __m256i low = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(_mm256_castsi256_si128(c)), _mm256_set1_epi16(w.scales[2 * j]));
-                const __m256i high = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(_mm256_extracti128_si256(c, 1)), _mm256_set1_epi16(w.scales[2 * j + 1]));
-                r[0][i] = _mm256_castsi256_si128(low), r[1][i] = _mm256_extracti128_si256(low, 1);
-                r[2][i] = _mm256_castsi256_si128(high), r[3][i] = _mm256_extracti128_si256(high, 1);
+                const BlockQ6_K& w = block(i);
+                const __m256i c = codes_q6_k(w, j), sums = _mm256_sad_epu8(c, _mm256_setzero_si256()), v = _mm256_sub_epi8(c, center);
+                low[i] = _mm256_castsi256_si128(v), high[i] = _mm256_extracti128_si256(v, 1);
+                const int scale0 = w.scales[2 * j], scale1 = w.scales[2 * j + 1];
+                const int sum0 = _mm256_extract_epi16(sums, 0) + _mm256_extract_epi16(sums, 4) - 512,
+                          sum1 = _mm256_extract_epi16(sums, 8) + _mm256_extract_epi16(sums, 12) - 512;
+                panel.excess[j][group][i] = 128 * (scale0 * sum0 + scale1 * sum1);
+                for (int k = 0; k < 2; k++) {
+                    panel.scales[j][0][group][2 * i + k] = static_cast<int16_t>(scale0);
+                    panel.scales[j][1][group][2 * i + k] = static_cast<int16_t>(scale1);
+                }
             }
-            for (int eight = 0; eight < 4; eight++) {
-                __m256i word[4];
-                transpose_words(r[eight], word);
-                for (int k = 0; k < 4; k++)
-                    _mm256_store_si256(reinterpret_cast<__m256i*>(panel + ((4 * eight + k) * 2 + group) * 16), word[k]);
-            }
+            __m256i word[4];
+            transpose_words(low, word);
+            for (int k = 0; k < 4; k++) _mm256_store_si256(reinterpret_cast<__m256i*>(panel.weights[j][k][group]), word[k]);
+            transpose_words(high, word);
+            for (int k = 0; k < 4; k++) _mm256_store_si256(reinterpret_cast<__m256i*>(panel.weights[j][4 + k][group]), word[k]);
         }
     }
 }
+
+inline void tile_q6_k(const PanelQ6K& panel, const int8_t* const (&q)[4], const float* const (&xs)[4], float* sums) {
+    const __m256i raised = _mm256_set1_epi8(static_cast<char>(0x80));
+    const auto at = [](const auto& lanes) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes)); };
+    const __m256 d0 = _mm256_load_ps(panel.d[0]), d1 = _mm256_load_ps(panel.d[1]);
+    for (int b = 0; b < 8; b++) {
+        __m256i s00, s01, s02, s03, s10, s11, s12, s13;
+        s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = _mm256_setzero_si256();
+#pragma GCC unroll 4
+        for (int k = 0; k < 8; k += 2) {
+            const auto add = [&](const int8_t* x, __m256i& s0, __m256i& s1) {
+                const __m256i x0 = _mm256_xor_si256(broadcast_4(x + 32 * b + 4 * k), raised), x1 = _mm256_xor_si256(broadcast_4(x + 32 * b + 4 * k + 4), raised);
+                const __m256i t0 = _mm256_add_epi16(_mm256_maddubs_epi16(x0, at(panel.weights[b][k][0])), _mm256_maddubs_epi16(x1, at(panel.weights[b][k + 1][0])));
+                const __m256i t1 = _mm256_add_epi16(_mm256_maddubs_epi16(x0, at(panel.weights[b][k][1])), _mm256_maddubs_epi16(x1, at(panel.weights[b][k + 1][1])));
+                s0 = _mm256_add_epi32(s0, _mm256_madd_epi16(t0, at(panel.scales[b][k / 4][0])));
+                s1 = _mm256_add_epi32(s1, _mm256_madd_epi16(t1, at(panel.scales[b][k / 4][1])));
+            };
+            add(q[0], s00, s10), add(q[1], s01, s11), add(q[2], s02, s12), add(q[3], s03, s13);
+            QUINZE_KEEP(s00, s01, s02, s03, s10, s11, s12, s13);
+        }
+        const __m256i e0 = at(panel.excess[b][0]), e1 = at(panel.excess[b][1]);
+        add_scaled(sums, _mm256_sub_epi32(s00, e0), _mm256_sub_epi32(s10, e1), d0, d1, xs[0][b]);
+        add_scaled(sums + 16, _mm256_sub_epi32(s01, e0), _mm256_sub_epi32(s11, e1), d0, d1, xs[1][b]);
+        add_scaled(sums + 32, _mm256_sub_epi32(s02, e0), _mm256_sub_epi32(s12, e1), d0, d1, xs[2][b]);
+        add_scaled(sums + 48, _mm256_sub_epi32(s03, e0), _mm256_sub_epi32(s13, e1), d0, d1, xs[3][b]);
+    }
+}
+
 void gemm_q6_k(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
                std::byte* scratch) {
-    constexpr int64_t panel_cols = 256;
-    auto* panel = reinterpret_cast<int16_t*>(scratch);
-    auto* scales = reinterpret_cast<float*>(scratch + 2 * panel_cols * kPanelRows);
-    float* sums = scales + panel_cols / kBlock * kPanelRows;
-    walk<4>(w, row0, row1, tokens, panel_cols, y, ldy, sums,
-        [&](const std::byte* const* rows, int64_t k0, int64_t k1) { pack_q6_k(rows, k0 / kBlock, k1 / kBlock, panel, scales); },
-        [&](int64_t t, int64_t n, int64_t k0, int64_t k1, float* s) {
+    auto& panel = *reinterpret_cast<PanelQ6K*>(scratch);
+    static_assert(sizeof(PanelQ6K) % 64 == 0 && sizeof(PanelQ6K) <= 8 * 1024);
+    auto* sums = reinterpret_cast<float*>(scratch + sizeof(PanelQ6K));
+    walk<4>(w, row0, row1, tokens, kSuper, y, ldy, sums,
+        [&](const std::byte* const* rows, int64_t k0, int64_t) { pack_q6_k(rows, k0 / kSuper, panel); },
+        [&](int64_t t, int64_t n, int64_t k0, int64_t, float* s) {
             const FourTokens four(x, t, n, k0);
-            tile_q8_0(panel, scales, (k1 - k0) / kBlock, four.q16, four.xs, s);
+            tile_q6_k(panel, four.q8, four.xs, s);
         });
 }
+#undef QUINZE_KEEP
 
 }  // namespace
 }  // namespace quinze

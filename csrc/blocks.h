@@ -96,7 +96,7 @@ inline constexpr TypeInfo kTypeInfo[kTypes] = {
     {"Q5_1", kBlock, sizeof(BlockQ5_1), true, false},
     {"Q4_K", kSuper, sizeof(BlockQ4_K), true, false},
     {"Q5_K", kSuper, sizeof(BlockQ5_K), true, false},
-    {"Q6_K", kSuper, sizeof(BlockQ6_K), true, true},
+    {"Q6_K", kSuper, sizeof(BlockQ6_K), true, false},
 };
 [[maybe_unused]] static const TypeInfo& info(Type type) { return kTypeInfo[static_cast<int>(type)]; }
 

@@ -13,7 +13,7 @@ struct Activations {
     int64_t cols = 0;
     const float* f32 = nullptr;     // (T, cols)            for F32, F16, BF16
     const int8_t* q8 = nullptr;     // (T, cols)            for quantized weights: x is about scale * q8
-    const int16_t* q16 = nullptr;   // (T, cols)            the same numbers wider: what gemm of Q8_0 and Q6_K reads
+    const int16_t* q16 = nullptr;   // (T, cols)            the same numbers wider: what gemm of Q8_0 reads
     const float* scale = nullptr;   // (T, cols / 32)
     const int32_t* sum8 = nullptr;  // (T, cols / 32)       8 * sum of the block's q8: Q4_0 stores weight + 8, others a minimum
 };
