@@ -14,6 +14,7 @@ import type {
   JobState,
   KnowledgeBase,
   ModelInfo,
+  Overflow,
   Searched,
   ServiceStatus,
 } from './shapes'
@@ -205,7 +206,7 @@ interface ChatChunk {
 
 /** A reply, piece by piece. A model without a chat template has no turns: it continues `prompt` instead. */
 async function* chat(
-  request: { model: string; temperature?: number; messages: ChatMessage[] } | { model: string; temperature?: number; prompt: string },
+  request: { model: string; temperature?: number; context_overflow?: Overflow } & ({ messages: ChatMessage[] } | { prompt: string }),
   signal: AbortSignal,
 ): AsyncGenerator<ChatEvent> {
   const body = { ...request, stream: true, stream_options: { include_usage: true } }

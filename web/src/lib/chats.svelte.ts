@@ -1,6 +1,6 @@
 // Conversations, kept in this browser only (IndexedDB). The service remembers none of them.
 
-import type { Answer, ChatEnding, Searched } from './api'
+import type { Answer, ChatEnding, Overflow, Searched } from './api'
 
 export interface Reply {
   text: string
@@ -29,6 +29,8 @@ export interface Conversation {
   knowledgeBase: string | null
   system: string
   temperature: number | null
+  /** What is done when it no longer fits; null, or absent in what was kept from before: as the service is set. */
+  overflow?: Overflow | null
   turns: Turn[]
   updated: number
 }

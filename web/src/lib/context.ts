@@ -1,6 +1,8 @@
 // The context ledger as the parts that the page draws. Given what the service sends; parts it does not name are left out.
 
-import type { ContextLedger } from './api'
+import type { ContextLedger, DroppedEntry, Overflow } from './api'
+
+export const OVERFLOWS: Overflow[] = ['error', 'drop_oldest', 'keep_ends']
 
 export type ContextPart = 'system' | 'knowledge' | 'history' | 'prompt' | 'reply'
 
@@ -17,4 +19,9 @@ export function contextParts(ledger: ContextLedger): { part: ContextPart; tokens
     if (part && typeof tokens === 'number' && tokens > 0) sums.set(part, (sums.get(part) ?? 0) + tokens)
   }
   return [...sums].map(([part, tokens]) => ({ part, tokens }))
+}
+
+/** What the model did not read, piece by piece. */
+export function droppedEntries(ledger: ContextLedger): DroppedEntry[] {
+  return Array.isArray(ledger.dropped) ? ledger.dropped : []
 }

@@ -19,7 +19,7 @@ const REASONS: Record<string, { error: string; hint: string }> = {
   reading_cancelled: { error: '读取中途停止了，文件本身没有问题。', hint: '点“重试”即可。' },
   storage: { error: '无法写入磁盘，或者数据库出了问题。', hint: '请检查磁盘是否已满，文件夹是否可写。' },
   busy: { error: 'Quinze 正忙。', hint: '请稍后再试。' },
-  context_length_exceeded: { error: '内容太长，超出了模型的上下文长度。', hint: '请缩短内容，或新开一个对话。' },
+  context_length_exceeded: { error: '内容太长，超出了模型的上下文长度。', hint: '请缩短内容，新开一个对话，或在对话选项里选择放不下时舍弃什么。' },
   knowledge_base_not_found: { error: '没有这个知识库。', hint: '它可能已被删除或改名。' },
   document_not_found: { error: '找不到这份文档，或者它的文件已不在原处。', hint: '请重新添加，或把它移除。' },
   model_not_found: { error: '没有这个模型，或者它的文件已不在原处。', hint: '请在“模型”页检查或重新添加。' },

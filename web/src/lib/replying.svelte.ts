@@ -53,9 +53,10 @@ class Replying {
     const stream = new MarkdownStream()
     const began = performance.now()
     const temperature = conversation.temperature ?? undefined
+    const context_overflow = conversation.overflow ?? undefined
     const request = knowsTurns
-      ? { model, temperature, messages: messagesBefore(conversation, turn) }
-      : { model, temperature, prompt: turn.question }
+      ? { model, temperature, context_overflow, messages: messagesBefore(conversation, turn) }
+      : { model, temperature, context_overflow, prompt: turn.question }
     for await (const news of api.chat(request, signal)) {
       if (news.type === 'end') reply.ending = news.ending
       else {

@@ -179,8 +179,26 @@ export interface ServiceStatus {
 export interface ContextLedger {
   granted?: number
   used?: number
+  /** What the model did not read. Conversations kept from before there were entries hold 0 here. */
+  dropped?: DroppedEntry[] | number
+  dropped_turns?: number
   [part: string]: unknown
 }
+
+/** A message, or a piece of one, that there was no room for. */
+export interface DroppedEntry {
+  part: 'history' | 'prompt' | 'knowledge'
+  role: 'user' | 'assistant' | 'tool' | 'system' | null
+  turn: number | null
+  message: number | null
+  whole: boolean
+  tokens: number
+  begins: string
+  sha256: string
+}
+
+/** What is done with a conversation that does not fit. */
+export type Overflow = 'error' | 'drop_oldest' | 'keep_ends'
 
 export interface ChatMessage {
   role: 'system' | 'user' | 'assistant'
