@@ -19,7 +19,7 @@ from quinze.embeddings.folding import fold
 from quinze.knowledge.document import Block, BlockKind, Place
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.sentences import sentence_spans
-from quinze.rag.likeness import SIMILAR, found
+from quinze.rag.likeness import SIMILAR, compared, found
 from quinze.rag.words import Question, Word, is_foreign, is_han, is_number
 
 if TYPE_CHECKING:
@@ -107,18 +107,22 @@ class Evidence:
         self._question = question
         self._hits = hits
         self._analyzer = analyzer
+        self._remembered: dict[str, set[str]] = {}
         self._near = [self._terms(hit.text) for hit in hits]
         held = [
             terms | self._terms(f"{hit.title} {hit.document} {' '.join(hit.place.heading)}")
             for hit, terms in zip(hits, self._near, strict=True)
         ]
+        columns = {name for hit in hits for block in hit.blocks for name in block.header}
+        vocabulary = set().union(*held, *(self._terms(name) for name in columns))
+        self._words = [compared(word, vocabulary) for word in question.words]
         self._weights = [
             (
                 word,
                 word.weight
                 * _rarity(word, sum(not terms.isdisjoint(word.terms) for terms in held), len(held)),
             )
-            for word in question.words
+            for word in self._words
         ]
         self._beside = self._terms_of_pages()
         self._outside: dict[tuple[object, ...], set[str]] = {}
@@ -181,9 +185,7 @@ class Evidence:
                 fit = self._fit(block, text, tokens) + MATTER * self._matter(here, text)
                 score = coverage * fit + 0.1 / (rank + 2)
                 score += NAMED if named or self._is_there(place) else 0.0
-                holds = frozenset(
-                    word.terms[0] for word in self._question.words if found(word, here) >= SIMILAR
-                )
+                holds = frozenset(word.terms[0] for word in self._words if found(word, here) >= SIMILAR)
                 yield Unit(hit, index, start, end, coverage, holds, score)
 
     def _is_named(self, document: str) -> bool:
@@ -207,7 +209,11 @@ class Evidence:
         )
 
     def _terms(self, text: str) -> set[str]:
-        return set(self._analyzer.tokens(_NUMBER_SIGN.sub(" number ", text) if "#" in text else text))
+        terms = self._remembered.get(text)
+        if terms is None:
+            plain = _NUMBER_SIGN.sub(" number ", text) if "#" in text else text
+            terms = self._remembered[text] = set(self._analyzer.tokens(plain))
+        return terms
 
     def _terms_of_pages(self) -> dict[tuple[object, ...], dict[tuple[object, ...], set[str]]]:
         """Of each page (slide, sheet, ...) that was hit, and each table on it, the terms that were found."""

@@ -5,7 +5,8 @@ Given a word and the terms of a text. Knows nothing of documents or scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 
 from quinze.rag.words import Word, is_han
 
@@ -18,7 +19,10 @@ NAME_NEAR = 0.4
 
 def found(word: Word, places: Sequence[tuple[float, set[str]]]) -> float:
     """What the best find of a word in `places` is worth. A name is seldom repeated: near is nearly here."""
-    best = max((worth * likeness(word, terms) for worth, terms in places if terms), default=0.0)
+    best = 0.0
+    for worth, terms in places:
+        if worth > best and terms:
+            best = max(best, worth * likeness(word, terms))
     return best**NAME_NEAR if word.is_name else best
 
 
@@ -40,7 +44,17 @@ def agreement(word: Word, terms: set[str]) -> float:
         return SCATTERED if common and common <= terms else 0.0
     if len(first) < 5 or word.is_name:
         return 0.0
-    return SIMILAR if any(_begin_alike(first, term) for term in terms) else 0.0
+    if word.alike is None:
+        return SIMILAR if any(_begin_alike(first, term) for term in terms) else 0.0
+    return SIMILAR if not terms.isdisjoint(word.alike) else 0.0
+
+
+def compared(word: Word, vocabulary: Collection[str]) -> Word:
+    """The word with its `alike`: comparing it with every text is then quick."""
+    first = word.terms[0]
+    return dataclasses.replace(
+        word, alike=frozenset(term for term in vocabulary if _begin_alike(first, term))
+    )
 
 
 def _begin_alike(one: str, other: str) -> bool:

@@ -93,6 +93,8 @@ class Word:
     """Sets of tokens; one that is wholly there is the word: 两千五百 for 2500."""
     sign: re.Pattern[str] | None = None
     """What an answer to it looks like."""
+    alike: frozenset[str] | None = None
+    """The tokens that begin alike, of all those that there are to compare with; None: not yet compared."""
     is_name: bool = False
     implied: bool = False
     """Not said: counts where it is found, and is not missed where it isn't."""
