@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from quinze.api import LLM as LLM
     from quinze.api import Embedder as Embedder
     from quinze.api import KnowledgeBase as KnowledgeBase
+    from quinze.engine.constraints import Grammar as Grammar
     from quinze.engine.sampling import SamplingParams as SamplingParams
     from quinze.errors import QuinzeError as QuinzeError
     from quinze.llm.messages import Message as Message
@@ -31,12 +32,22 @@ _HOMES = {
     "LLM": "quinze.api",
     "KnowledgeBase": "quinze.api",
     "Embedder": "quinze.api",
+    "Grammar": "quinze.engine.constraints",
     "SamplingParams": "quinze.engine.sampling",
     "Message": "quinze.llm.messages",
     "QuinzeError": "quinze.errors",
 }
 
-__all__ = ["LLM", "Embedder", "KnowledgeBase", "Message", "QuinzeError", "SamplingParams", "__version__"]
+__all__ = [
+    "LLM",
+    "Embedder",
+    "Grammar",
+    "KnowledgeBase",
+    "Message",
+    "QuinzeError",
+    "SamplingParams",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -149,8 +149,12 @@ def test_roles_and_content_parts_become_messages(running: Any) -> None:
         ("typical_p", 0),
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "f"}}),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
-        ("response_format", {"type": "json_object"}),
+        ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x"}}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": [1]}}),
+        ("guided_json", "{"),
+        ("guided_regex", "a" * 5000),
+        ("guided_choice", []),
         ("logit_bias", {"5": 101}),
         ("logit_bias", {"five": 1}),
         ("frequency_penalty", 2.5),
@@ -184,6 +188,11 @@ def test_what_cannot_be_done_is_refused_by_name(running: Any, field: str, value:
 def test_what_does_no_harm_is_ignored(running: Any, harmless: dict[str, Any]) -> None:
     body = {"model": "scripted", "messages": HELLO, **harmless}
     assert running.http.post("/v1/chat/completions", json=body).status_code == 200
+
+
+def test_only_one_form_can_be_asked_for(running: Any) -> None:
+    error = refused(running, response_format={"type": "json_object"}, guided_regex="a")
+    assert error["param"] == "guided_regex"
 
 
 def test_an_image_is_refused_with_its_place(running: Any) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import openai
+import pydantic
 import pytest
 
 from quinze.formats.gguf import write_gguf
@@ -201,6 +205,69 @@ def test_a_token_can_be_forbidden_and_forced(stories: Any) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         stories.openai.completions.create(**asked, logit_bias={512: 1})
     assert caught.value.param == "logit_bias"
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 10}, "age": {"type": "integer", "maximum": 150}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": SCHEMA}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_in_a_schema_is_json_that_it_describes(stories: Any, stream: bool) -> None:
+    asked = {"model": "storyteller", "messages": [{"role": "user", "content": "Hi"}], "seed": 3,
+             "response_format": FORMAT}  # fmt: skip
+    reply = stories.openai.chat.completions.create(**asked, stream=stream)
+    if stream:
+        chunks = list(reply)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        reason = chunks[-1].choices[0].finish_reason
+    else:
+        text, reason = reply.choices[0].message.content, reply.choices[0].finish_reason
+    assert reason == "stop"
+    jsonschema.validate(json.loads(text), SCHEMA)
+
+
+def test_a_cut_reply_raises_in_the_clients_own_parse(stories: Any) -> None:
+    class Person(pydantic.BaseModel):
+        name: str
+        age: int
+
+    ask = stories.openai.chat.completions.parse
+    asked: Any = {"model": "storyteller", "messages": [{"role": "user", "content": "Hi"}]}
+    with pytest.raises(openai.LengthFinishReasonError):
+        ask(**asked, response_format=Person, max_tokens=2)
+    bound = Person.model_json_schema() | {"properties": SCHEMA["properties"], "additionalProperties": False}
+    found = stories.openai.chat.completions.create(**asked, extra_body={"guided_json": bound})
+    assert Person.model_validate_json(found.choices[0].message.content)
+
+
+def test_guided_choice_and_regex_bind_a_completion(stories: Any) -> None:
+    asked = {"model": "stories260K", "prompt": "Once upon a time", "seed": 1}
+    create = stories.openai.completions.create
+    assert create(**asked, extra_body={"guided_choice": ["no", "yes"]}).choices[0].text in {"no", "yes"}
+    assert re.fullmatch(
+        "[0-9]{15}", create(**asked, extra_body={"guided_regex": "[0-9]{15}"}).choices[0].text
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_cannot_be_enforced_says_why(stories: Any, stream: bool) -> None:
+    schema = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}},
+    }
+    with pytest.raises(openai.BadRequestError, match="uniqueItems") as caught:
+        stories.openai.chat.completions.create(
+            model="storyteller",
+            messages=[{"role": "user", "content": "Hi"}],
+            response_format=schema,
+            stream=stream,
+        )
+    assert caught.value.param == "response_format"
 
 
 def test_the_same_seed_tells_the_same_story(stories: Any) -> None:

@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from quinze import native
+from quinze.engine.constraints import Constraint
 from quinze.engine.sampling import SamplingParams
 from quinze.engine.turns import Turns
 from quinze.errors import (
@@ -78,14 +79,17 @@ class Engine:
         *,
         stop_ids: Collection[int] = (),
         cancel: threading.Event | None = None,
+        constraint: Constraint | None = None,
     ) -> Generation:
         """The ids that follow `ids`, each computed when it is asked for.
+
+        constraint  what may be said; a fresh one for each generation
 
         Raises ContextLengthError if the prompt does not fit, InvalidRequestError for ids the model has not.
         """
         prompt = self._checked(ids)
         self._check_bias(params)
-        return Generation(self, prompt, params, frozenset(stop_ids), cancel)
+        return Generation(self, prompt, params, frozenset(stop_ids), cancel, constraint)
 
     def logits(self, ids: Sequence[int]) -> native.Floats:
         """The logits after each of `ids` (T, V), as one fresh sequence."""
@@ -155,6 +159,7 @@ class Generation(Iterator[int]):
         params: SamplingParams,
         stop_ids: frozenset[int],
         cancel: threading.Event | None,
+        constraint: Constraint | None = None,
     ) -> None:
         self.prompt_tokens = len(prompt)
         self.cached_tokens = 0
@@ -169,6 +174,7 @@ class Generation(Iterator[int]):
         self._ids: list[int] = prompt.tolist()
         self._stop_ids = stop_ids
         self._cancel = cancel
+        self._constraint = constraint
         self._closed = threading.Event()
         self._cache: native.Cache | None = None
         self._sampler = native.sampler(
@@ -198,6 +204,7 @@ class Generation(Iterator[int]):
             raise StopIteration
         try:
             token = self._next_token()
+            ended = token is None or token in self._stop_ids or self._completes(token)
         except BaseException:
             self._finish("cancelled", keep=False)
             raise
@@ -207,7 +214,9 @@ class Generation(Iterator[int]):
         self._ids.append(token)
         self.completion_tokens += 1
         self._left -= 1
-        if self._left == 0:
+        if ended:
+            self._finish("stop")
+        elif self._left == 0:
             self._finish("length")
         return token
 
@@ -230,6 +239,13 @@ class Generation(Iterator[int]):
         # Without a turn: nobody else can hold this generation any more.
         if getattr(self, "finish_reason", "length") is None:
             self._finish("cancelled")
+
+    def _completes(self, token: int) -> bool:
+        """Whether the constraint lets nothing follow this token."""
+        if self._constraint is None:
+            return False
+        self._constraint.accept(token)
+        return self._constraint.done
 
     def _cancelled(self) -> bool:
         return self._closed.is_set() or (self._cancel is not None and self._cancel.is_set())
@@ -290,7 +306,8 @@ class Generation(Iterator[int]):
 
     def _sample(self) -> int:
         assert self._cache is not None
-        token = self._engine._running().sample(self._cache, self._sampler)
+        mask = None if self._constraint is None else self._constraint.mask()
+        token = self._engine._running().sample(self._cache, self._sampler, mask)
         if self._tell_logprobs:
             self.logprobs = Logprobs(token, *self._sampler.logprobs())
         return token

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, overload
 
+from quinze.engine.constraints import Grammar, Grammars
 from quinze.engine.engine import Engine
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
@@ -63,6 +64,7 @@ class LLM:
                 f"the model knows {self.config.vocab_size:,}.",
                 hint="Use the tokenizer that came with the model.",
             )
+        self._grammars = Grammars(self.tokenizer)
         self._template = ChatTemplate.of(self.tokenizer)
         self._engine = Engine(model, context_length=context_length, threads=threads)
         self.context_length = self._engine.context_length
@@ -103,6 +105,7 @@ class LLM:
         params: SamplingParams | None = None,
         cancel: threading.Event | None = None,
         context_overflow: str | None = None,
+        grammar: Grammar | None = None,
         **sampling: Any,
     ) -> Completion | Iterator[Delta]:
         """The text that follows a text.
@@ -110,6 +113,7 @@ class LLM:
         stop      the reply ends before any of these
         params    the whole of the sampling parameters; the loose keywords override its fields
         context_overflow  for a prompt that does not fit: "error", "keep_ends"; None: as the LLM was told
+        grammar   what the reply may be: Grammar.json_schema(...), .json_object(), .regex(...), .choice(...)
         sampling  any other field of SamplingParams: top_k, seed, presence_penalty, logprobs, ...
 
         >>> llm.complete("Once upon a time", max_tokens=8, temperature=0).text
@@ -118,8 +122,8 @@ class LLM:
         chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
         window = self._window(chosen, context_overflow)
         admitted = admit_text(prompt, window, self.tokenizer.encode)
-        decoder = self.tokenizer.stream(continues=bool(prompt))
-        return self._reply(admitted, decoder, chosen, stop, stream, cancel)
+        decoder = self.tokenizer.stream(continues=bool(prompt) or grammar is not None)
+        return self._reply(admitted, decoder, chosen, stop, stream, cancel, grammar)
 
     # fmt: off
     @overload
@@ -152,6 +156,7 @@ class LLM:
         params: SamplingParams | None = None,
         cancel: threading.Event | None = None,
         context_overflow: str | None = None,
+        grammar: Grammar | None = None,
         **sampling: Any,
     ) -> Completion | Iterator[Delta]:
         """The assistant's next message; keywords as in `complete`. For a conversation that does not fit,
@@ -162,7 +167,8 @@ class LLM:
         chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
         window = self._window(chosen, context_overflow)
         admitted = admit_chat(_listed(messages), window, self._chat_ids)
-        return self._reply(admitted, self.tokenizer.stream(), chosen, stop, stream, cancel)
+        decoder = self.tokenizer.stream(continues=grammar is not None)
+        return self._reply(admitted, decoder, chosen, stop, stream, cancel, grammar)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text by itself."""
@@ -205,11 +211,15 @@ class LLM:
         stop: Sequence[str],
         stream: bool,
         cancel: threading.Event | None,
+        grammar: Grammar | None,
     ) -> Completion | Iterator[Delta]:
         stops = Stops(stop)
         granted = dataclasses.replace(params, max_tokens=admitted.ledger.reply_reserve)
         stop_ids = self.tokenizer.stop_ids
-        generation = self._engine.generate(admitted.ids, granted, stop_ids=stop_ids, cancel=cancel)
+        constraint = None if grammar is None else self._grammars.compile(grammar)
+        generation = self._engine.generate(
+            admitted.ids, granted, stop_ids=stop_ids, cancel=cancel, constraint=constraint
+        )
         deltas = reply(generation, decoder, stops, admitted.ledger, self.tokenizer.piece)
         return deltas if stream else whole(deltas)
 

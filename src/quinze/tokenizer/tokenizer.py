@@ -153,6 +153,11 @@ class Tokenizer:
         return self._ids.get(token) if token else None
 
     @property
+    def spells_bytes(self) -> bool:
+        """Whether a text is the bytes of its ids; it is for all but a few odd vocabularies."""
+        return self._vocabulary.decode is None
+
+    @property
     def control_tokens(self) -> frozenset[str]:
         """What only a template may write."""
         return frozenset(self._vocabulary.control)

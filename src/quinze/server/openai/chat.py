@@ -15,6 +15,7 @@ from quinze.server.body import json_body
 from quinze.server.openai.logprobs import of_chat
 from quinze.server.openai.protocol import (
     ChatRequest,
+    grammar_of,
     messages_of,
     of_choice,
     refuse_what_cannot_be_done,
@@ -33,7 +34,11 @@ async def chat_completions(request: Request) -> Response:
     refuse_what_cannot_be_done(asked)
     messages, params, stop = messages_of(asked), sampling_params(asked), stop_strings(asked)
 
-    options: dict[str, Any] = {"stop": stop, "context_overflow": asked.context_overflow}
+    options: dict[str, Any] = {
+        "stop": stop,
+        "context_overflow": asked.context_overflow,
+        "grammar": grammar_of(asked),
+    }
 
     def whole(llm: LLM, cancel: threading.Event, index: int) -> Completion:
         _must_chat(llm)

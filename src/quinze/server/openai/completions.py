@@ -15,6 +15,7 @@ from quinze.server.body import json_body
 from quinze.server.openai.logprobs import of_completion
 from quinze.server.openai.protocol import (
     CompletionRequest,
+    grammar_of,
     of_choice,
     refuse_what_cannot_be_done,
     replies_wanted,
@@ -31,7 +32,11 @@ async def completions(request: Request) -> Response:
     asked = await json_body(request, CompletionRequest)
     refuse_what_cannot_be_done(asked)
     prompt, params, stop = _prompt(asked), sampling_params(asked), stop_strings(asked)
-    options: dict[str, Any] = {"stop": stop, "context_overflow": asked.context_overflow}
+    options: dict[str, Any] = {
+        "stop": stop,
+        "context_overflow": asked.context_overflow,
+        "grammar": grammar_of(asked),
+    }
     echo = prompt if asked.echo else ""
 
     def whole(llm: LLM, cancel: threading.Event, index: int) -> Completion:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from quinze.engine.constraints import Grammar
 from quinze.engine.sampling import MAX_LOGPROBS, SamplingParams
 from quinze.errors import InvalidRequestError
 from quinze.llm.context import Overflow
@@ -58,6 +59,11 @@ class _Generation(msgspec.Struct, kw_only=True):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    response_format: dict[str, Any] | None = None
+    guided_json: Any = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    """The last three are vLLM's."""
     context_overflow: Overflow | None = None
     """Our own: what is done with a prompt that does not fit."""
 
@@ -71,7 +77,6 @@ class ChatRequest(_Generation, kw_only=True):
     tool_choice: Any = None
     functions: list[Any] | None = None
     function_call: Any = None
-    response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
 
 
@@ -141,6 +146,54 @@ def of_choice(params: SamplingParams, index: int) -> SamplingParams:
     return params if params.seed is None else dataclasses.replace(params, seed=(params.seed + index) % 2**64)
 
 
+def grammar_of(request: ChatRequest | CompletionRequest) -> Grammar | None:
+    """What the reply may be, asked for in one way at most."""
+    asked = {
+        name: value
+        for name in ("response_format", "guided_json", "guided_regex", "guided_choice")
+        if (value := getattr(request, name)) is not None and value != {"type": "text"}
+    }
+    if len(asked) > 1:
+        names = " and ".join(asked)
+        raise InvalidRequestError(f"{names} both say what the reply may be.", param=list(asked)[1])
+    if request.response_format is not None and "response_format" in asked:
+        return _response_format(request.response_format)
+    if request.guided_json is not None:
+        return Grammar.json_schema(_schema(request.guided_json, "guided_json"), param="guided_json")
+    if request.guided_regex is not None:
+        return Grammar.regex(request.guided_regex)
+    return None if request.guided_choice is None else Grammar.choice(request.guided_choice)
+
+
+def _response_format(given: dict[str, Any]) -> Grammar:
+    kind = given.get("type")
+    if kind == "json_object":
+        return Grammar.json_object()
+    if kind != "json_schema":
+        raise InvalidRequestError(
+            f"response_format.type is {str(kind)[:40]!r}; it must be text, json_object or json_schema.",
+            param="response_format",
+        )
+    inner = given.get("json_schema")
+    if not isinstance(inner, dict) or "schema" not in inner:
+        raise InvalidRequestError(
+            "response_format.json_schema.schema is missing.",
+            hint='Send {"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}.',
+            param="response_format",
+        )
+    return Grammar.json_schema(_schema(inner["schema"], "response_format"))
+
+
+def _schema(given: Any, param: str) -> Any:
+    """A schema, which some clients send as a text that holds it."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return msgspec.json.decode(given)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"{param} is no JSON: {str(error)[:100]}.", param=param) from error
+
+
 def stop_strings(request: ChatRequest | CompletionRequest) -> tuple[str, ...]:
     stop = request.stop
     found = (stop,) if isinstance(stop, str) else tuple(stop or ())
@@ -200,7 +253,6 @@ def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None
         asked |= {
             "tool_choice": request.tool_choice not in (None, "none", "auto"),
             "function_call": request.function_call not in (None, "none", "auto"),
-            "response_format": (request.response_format or {}).get("type", "text") != "text",
             "modalities": any(kind != "text" for kind in request.modalities or ()),
         }
     else:
@@ -211,7 +263,6 @@ def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None
     hints = {
         "logprobs": "Those of a prompt are not told: send echo: false.",
         "tool_choice": 'Leave it out, or send "auto": the model then answers in words.',
-        "response_format": "Ask for the form in words, and check what comes.",
     }
     for name, wrong in asked.items():
         if wrong:
