@@ -88,7 +88,7 @@ def admit_chat(
         kept, entries = _without_turns(messages, window, render)
         ids = render(kept) if entries else ids
     if window.overflow == "keep_ends" and len(ids) >= window.granted:
-        kept, entry = _with_a_gap(kept, messages, window, render)
+        kept, entry = _with_a_gap(kept, len(ids), messages, window, render)
         if entry is not None:
             entries.append(entry)
             ids = render(kept)
@@ -100,7 +100,9 @@ def admit_chat(
                 dropped(text, window.count(text), part="knowledge", role=message.role, turn=turn, message=i,
                         whole=False)
             )  # fmt: skip
-    parts = chat_parts(kept, len(ids), window.count)
+    # A refusal that names no parts need not count them: of a long text that is half of its cost.
+    refused = window.overflow == "error" and len(ids) >= window.granted
+    parts = {} if refused else chat_parts(kept, len(ids), window.count)
     ledger = open_ledger(
         window.name, window.granted, len(ids), parts, window.asked,
         sent=sent, overflow=window.overflow, dropped=entries,
@@ -157,6 +159,7 @@ def _without_turns(
 
 def _with_a_gap(
     kept: Sequence[Message],
+    tokens: int,
     messages: Sequence[Message],
     window: Window,
     render: Callable[[Sequence[Message]], list[int]],
@@ -176,7 +179,7 @@ def _with_a_gap(
     around = len(render(put("")))
     found = _ends(
         long.content,
-        max(1, len(render(kept)) - around),
+        max(1, tokens - around),
         window.comfortable - around,
         lambda text: len(render(put(text))) - around,
     )
