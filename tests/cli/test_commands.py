@@ -184,6 +184,23 @@ def test_a_model_is_named_shown_run_and_forgotten(
     assert model.exists()
 
 
+def test_a_reply_is_bound_to_a_schema_or_a_pattern(
+    quinze: Callable[..., Any], shared: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shared("data/models/tok512.bin")
+    model, schema = str(shared("data/models/stories260K.bin")), tmp_path / "answer.json"
+    schema.write_text('{"type": "array", "items": {"enum": [1, 5]}, "minItems": 2, "maxItems": 2}', "utf-8")
+    told = as_json(quinze("run", model, "Once", "--schema", str(schema), "--json"))
+    assert set(json.loads(told["text"])) <= {1, 5}
+    assert told["finish_reason"] == "stop"
+    assert as_json(quinze("run", model, "Once", "--regex", "fifteen", "--json"))["text"] == "fifteen"
+    schema.write_text('{"not": {}}', "utf-8")
+    code, _, err = quinze("run", model, "Once", "--schema", str(schema))
+    assert code != 0
+    assert "--schema" in err
+    assert "not" in err
+
+
 def test_a_model_that_cannot_talk_says_what_it_can(
     quinze: Callable[..., Any], shared: Callable[[str], Path]
 ) -> None:

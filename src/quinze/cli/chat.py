@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,6 +14,7 @@ import click
 from quinze.cli import console
 from quinze.cli.left_out import left_out_line, overflow_option
 from quinze.cli.main import json_option, opened_service
+from quinze.engine.constraints import Grammar
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import InvalidRequestError, ModelNotFoundError
 from quinze.llm.messages import Delta, Message
@@ -54,12 +57,32 @@ def _params(chosen: dict[str, Any]) -> SamplingParams:
     )
 
 
+def _grammar(schema: Path | None, regex: str | None) -> Grammar | None:
+    if schema is not None and regex is not None:
+        raise InvalidRequestError("--schema and --regex both say what the reply may be.", param="regex")
+    if regex is not None:
+        return Grammar.regex(regex, param="--regex")
+    if schema is None:
+        return None
+    try:
+        described = json.loads(schema.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{schema} holds no JSON: {error}.", param="--schema") from error
+    return Grammar.json_schema(described, param="--schema")
+
+
 @click.command()
 @click.argument("model")
 @click.argument("prompt", required=False)
 @click.option("--system", help="System prompt, for a chat model.")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the model's chat template.")
 @click.option("--stop", multiple=True, help="Text that ends the reply; may be given several times.")
+@click.option(
+    "--schema",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The reply is JSON that the JSON Schema in this file describes.",
+)
+@click.option("--regex", help="The reply matches the whole of this regular expression.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell the speed at the end.")
 @overflow_option
 @sampling_options
@@ -70,6 +93,8 @@ def run(
     system: str | None,
     raw: bool,
     stop: tuple[str, ...],
+    schema: Path | None,
+    regex: str | None,
     verbose: bool,
     context_overflow: str | None,
     as_json: bool,
@@ -80,11 +105,13 @@ def run(
     MODEL is a name from `quinze ls`, or a file or folder. A chat model answers; any other continues the text.
     Without a PROMPT, standard input is read; at a terminal, a chat begins.
     """
-    params = _params(sampling)
+    params, grammar = _params(sampling), _grammar(schema, regex)
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
     with opened_service() as service, service.models.use(model) as llm:
         if prompt is None:
+            if grammar is not None:
+                raise InvalidRequestError("--schema and --regex bind one reply, and no chat.", param="prompt")
             converse(llm, system=system, params=params, overflow=context_overflow)
             return
         as_chat = llm.can_chat and not raw
@@ -92,15 +119,12 @@ def run(
             raise InvalidRequestError(
                 f"{llm.name} is given no system prompt: it continues text.", param="system"
             )
+        options: dict[str, Any] = {"context_overflow": context_overflow, "grammar": grammar}
         if as_chat:
             opening = _opening(system, prompt)
-            deltas = llm.chat(
-                opening, params=params, stop=stop, context_overflow=context_overflow, stream=True
-            )
+            deltas = llm.chat(opening, params=params, stop=stop, stream=True, **options)
         else:
-            deltas = llm.complete(
-                prompt, params=params, stop=stop, context_overflow=context_overflow, stream=True
-            )
+            deltas = llm.complete(prompt, params=params, stop=stop, stream=True, **options)
             if not as_json:
                 console.print_text(prompt, end="")
         text, last = _show(deltas, silent=as_json)
