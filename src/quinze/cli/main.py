@@ -33,6 +33,7 @@ _COMMANDS = {
     "add": "models",
     "rm": "models",
     "pull": "pull",
+    "fit": "fit",
     "embed": "embed",
     "quantize": "quantize",
 }

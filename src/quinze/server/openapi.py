@@ -16,6 +16,7 @@ from quinze.knowledge.results import DocumentInfo
 from quinze.rag.answers import Answer
 from quinze.server.openai import protocol
 from quinze.server.routes import asking, documents, jobs, knowledge, models, pulls, system
+from quinze.service.fit import Fit
 from quinze.service.jobs import JobState
 from quinze.service.model_info import ModelInfo
 
@@ -79,6 +80,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/api/models/{name}"): Operation("One model", ModelInfo),
     ("DELETE", "/api/models/{name}"): Operation("Forget the link; the file stays", status=204),
+    ("GET", "/api/fit"): Operation(
+        "Whether a model fits into this machine, and how fast it will be",
+        Fit,
+        query=("name", "context", "speed"),
+    ),
     ("POST", "/api/pull"): Operation(
         "Bring a model here from a hub; server-sent events", _EVENTS, pulls.PullRequest
     ),
