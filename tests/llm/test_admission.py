@@ -1,4 +1,4 @@
-"""Whatever is sent: what is not read has an entry; system prompt and last turn are read, or all is refused."""
+"""Whatever is sent: what is not read has an entry; system prompt and last turn are read, or all refused."""
 
 from __future__ import annotations
 
