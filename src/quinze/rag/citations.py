@@ -17,9 +17,9 @@ from quinze.knowledge.document import Block, BlockKind, Place
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.sentences import sentence_spans
 from quinze.rag.answers import Citation, Status
-from quinze.rag.evidence import filled_columns, spans_of
 from quinze.rag.likeness import agreement
 from quinze.rag.quoting import code_excerpt, narrow
+from quinze.rag.spans import filled_columns, spans_of
 from quinze.rag.words import Question, is_foreign, is_han, is_number, read_question
 
 if TYPE_CHECKING:

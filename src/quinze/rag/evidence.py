@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from quinze.embeddings.folding import fold
 from quinze.knowledge.document import Block, BlockKind, Place
 from quinze.knowledge.fulltext import Analyzer
-from quinze.knowledge.sentences import sentence_spans
 from quinze.rag.likeness import SIMILAR, compared, found
+from quinze.rag.spans import filled_columns, spans_of
 from quinze.rag.words import Question, Word, is_foreign, is_han, is_number
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ ECHO = 0.6
 """What fits a text that only repeats words of the question: an answer adds something."""
 NAMED = 0.3
 """Added to the score of what stands in a file, on a page or in a chapter that the question names."""
-LONG_SENTENCE = 300
-"""A longer one is taken apart at its line breaks: OCR and lists often have no full stops."""
 UNSEEN = 9
 """Passages assumed beyond the hits, without the word: what makes rarity mild where there are few hits."""
 HEAD_LINES = 12
@@ -359,22 +357,6 @@ class Evidence:
         return set()
 
 
-def spans_of(block: Block) -> list[tuple[int, int]]:
-    """(start, end) of the units of a block: its sentences; rows and definitions are not taken apart."""
-    if block.kind in (BlockKind.TABLE_ROW, BlockKind.CODE):
-        return [(0, len(block.text))]
-    spans: list[tuple[int, int]] = []
-    for start, end in sentence_spans(block.text):
-        if end - start <= LONG_SENTENCE:
-            spans.append((start, end))
-            continue
-        at = start
-        for line in block.text[start:end].splitlines(keepends=True):
-            spans.append((at, at + len(line)))
-            at += len(line)
-    return [_stripped(block.text, start, end) for start, end in spans if block.text[start:end].strip()]
-
-
 def _in_table(block: Block) -> bool:
     """Whether a row stands under names of columns: then what other rows say is not about it."""
     return block.kind is BlockKind.TABLE_ROW and any(block.header)
@@ -396,18 +378,6 @@ def _table(block: Block) -> tuple[object, ...]:
 
 def _unspaced(text: str) -> str:
     return "".join(text.split())
-
-
-def filled_columns(block: Block) -> str:
-    """The names of those columns in which a row has something."""
-    named = zip(block.header, block.cells, strict=False)
-    return " ".join(name for name, cell in named if cell.strip() and name != cell)
-
-
-def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
-    piece = text[start:end]
-    left = start + len(piece) - len(piece.lstrip())
-    return left, left + len(piece.strip())
 
 
 def _rarity(word: Word, holders: int, total: int) -> float:
