@@ -32,6 +32,7 @@ class ScriptedLLM:
 
     name: str
     can_chat: bool = True
+    can_call_tools: bool = True
     context_length: int = 64
     slow: threading.Event = field(default_factory=threading.Event)
     go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))

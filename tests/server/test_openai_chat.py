@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from quinze.engine.sampling import SamplingParams
+from quinze.llm.messages import ToolCall
 
 TEXT = "Quinze means fifteen，十五."
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -135,7 +136,8 @@ def test_roles_and_content_parts_become_messages(running: Any) -> None:
     messages = running.llm.asked[-1]["messages"]
     assert [message.role for message in messages] == ["system", "user", "assistant", "tool"]
     assert messages[1].content == "one\ntwo"
-    assert json.loads(messages[2].content) == [call]
+    assert messages[2].tool_calls == (ToolCall("call_1", "add", "{}"),)
+    assert messages[3].tool_call_id == "call_1"
     assert messages[3].content == "15"
 
 
@@ -148,6 +150,7 @@ def test_roles_and_content_parts_become_messages(running: Any) -> None:
         ("top_logprobs", 21),
         ("typical_p", 0),
         ("tool_choice", "required"),
+        ("tool_choice", "perhaps"),
         ("tool_choice", {"type": "function", "function": {"name": "f"}}),
         ("response_format", {"type": "xml"}),
         ("response_format", {"type": "json_schema", "json_schema": {"name": "x"}}),

@@ -21,6 +21,7 @@ from quinze.models.weights import load_model
 from quinze.service.rooms import Rooms
 
 TEMPLATE = (
+    "{% if tools %}{% for t in tools %}{{ t['function']['name'] }}, {% endfor %}{% endif %}"
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}Once upon a time{% endif %}"
 )
@@ -243,6 +244,39 @@ def test_a_cut_reply_raises_in_the_clients_own_parse(stories: Any) -> None:
     bound = Person.model_json_schema() | {"properties": SCHEMA["properties"], "additionalProperties": False}
     found = stories.openai.chat.completions.create(**asked, extra_body={"guided_json": bound})
     assert Person.model_validate_json(found.choices[0].message.content)
+
+
+TOOLS: Any = [
+    {"type": "function", "function": {"name": "meet", "parameters": SCHEMA}},
+    {"type": "function", "function": {"name": "leave"}},
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_required_call_comes_in_the_shape_that_the_client_joins(stories: Any, stream: bool) -> None:
+    asked = {"model": "storyteller", "messages": [{"role": "user", "content": "Hi"}], "seed": 3,
+             "tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "meet"}}}  # fmt: skip
+    if stream:
+        with stories.openai.chat.completions.stream(**asked) as events:
+            (choice,) = events.get_final_completion().choices
+    else:
+        (choice,) = stories.openai.chat.completions.create(**asked).choices
+        assert choice.message.content is None
+    (call,) = choice.message.tool_calls
+    assert (choice.finish_reason, call.type, call.function.name) == ("tool_calls", "function", "meet")
+    assert call.id.startswith("call_")
+    jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
+
+
+def test_a_model_may_answer_in_words_and_its_calls_can_be_sent_back(stories: Any) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "meet", "arguments": "{}"}}
+    reply = stories.openai.chat.completions.create(
+        model="storyteller", temperature=0, max_tokens=5, tools=TOOLS,
+        messages=[{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]},
+                  {"role": "tool", "tool_call_id": "call_1", "content": "done"}],
+    )  # fmt: skip
+    assert reply.choices[0].message.content
+    assert reply.choices[0].message.tool_calls is None
 
 
 def test_guided_choice_and_regex_bind_a_completion(stories: Any) -> None:

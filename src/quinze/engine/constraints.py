@@ -61,7 +61,7 @@ class Grammar:
         """JSON that the schema describes; InvalidRequestError if it is too large or too deep."""
         if not isinstance(schema, (Mapping, bool)):
             raise InvalidRequestError("A JSON schema is an object.", param=param)
-        _check_depth(schema, param)
+        check_depth(schema, param)
         text = json.dumps(schema, ensure_ascii=False)
         _check_size("The JSON schema", len(text), MAX_SCHEMA, param)
         # By hand, for a schema's own "x-guidance" would be obeyed.
@@ -222,7 +222,8 @@ def _check_size(what: str, size: int, most: int, param: str) -> None:
         )
 
 
-def _check_depth(schema: object, param: str) -> None:
+def check_depth(schema: object, param: str) -> None:
+    """InvalidRequestError for a schema that is nested too deep."""
     level: list[object] = [schema]
     for _ in range(MAX_DEPTH):
         level = [

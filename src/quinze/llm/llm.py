@@ -24,6 +24,7 @@ from quinze.llm.messages import Completion, Delta, Message, Role
 from quinze.llm.overflow import Admitted, Window, admit_chat, admit_text, overflow_of
 from quinze.llm.reply import reply, whole
 from quinze.llm.stops import Stops
+from quinze.llm.tools import calls_apart, checked, required_call, turn_of
 from quinze.models.config import ModelConfig
 from quinze.models.weights import load_model
 from quinze.tokenizer.chat_template import ChatTemplate
@@ -123,7 +124,8 @@ class LLM:
         window = self._window(chosen, context_overflow)
         admitted = admit_text(prompt, window, self.tokenizer.encode)
         decoder = self.tokenizer.stream(continues=bool(prompt) or grammar is not None)
-        return self._reply(admitted, decoder, chosen, stop, stream, cancel, grammar)
+        deltas = self._reply(admitted, decoder, chosen, stop, cancel, grammar)
+        return deltas if stream else whole(deltas)
 
     # fmt: off
     @overload
@@ -157,18 +159,37 @@ class LLM:
         cancel: threading.Event | None = None,
         context_overflow: str | None = None,
         grammar: Grammar | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str = "auto",
         **sampling: Any,
     ) -> Completion | Iterator[Delta]:
         """The assistant's next message; keywords as in `complete`. For a conversation that does not fit,
         context_overflow may be "drop_oldest" too.
 
+        tools        functions in OpenAI's form, shown to the model by its template
+        tool_choice  "auto", "none", "required", or the name of one
+
         >>> llm.chat([{"role": "user", "content": "Hello!"}]).text
         """
         chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
         window = self._window(chosen, context_overflow)
-        admitted = admit_chat(_listed(messages), window, self._chat_ids)
+        offered = [] if tool_choice == "none" else checked(tools)
+        required = bool(offered) and tool_choice != "auto"
+        if required:
+            if grammar is not None:
+                raise InvalidRequestError("A call is required, and a form asked for.", param="tool_choice")
+            grammar = required_call(offered, None if tool_choice == "required" else tool_choice)
+        admitted = admit_chat(_listed(messages), window, lambda kept: self._chat_ids(kept, offered))
         decoder = self.tokenizer.stream(continues=grammar is not None)
-        return self._reply(admitted, decoder, chosen, stop, stream, cancel, grammar)
+        deltas = self._reply(admitted, decoder, chosen, stop, cancel, grammar)
+        if offered and (grammar is None or required):
+            deltas = calls_apart(deltas, required=required)
+        return deltas if stream else whole(deltas)
+
+    @property
+    def can_call_tools(self) -> bool:
+        """Whether its template shows tools to it."""
+        return self._template is not None and "tools" in self._template.source
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text by itself."""
@@ -194,14 +215,15 @@ class LLM:
         policy = self.context_overflow if overflow is None else overflow_of(overflow)
         return Window(self.name, self.context_length, params.max_tokens, policy, self.count_tokens)
 
-    def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
+    def _chat_ids(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         if self._template is None:
             raise UnsupportedModelError(
                 f"{self.name} has no chat template, so it cannot chat.",
                 hint="It can complete a text. An instruction-tuned model has a template.",
             )
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        return self.tokenizer.encode_segments(self._template.render(turns))
+        knows_calls = "tool_calls" in self._template.source
+        turns = [turn_of(message, knows_calls=knows_calls) for message in messages]
+        return self.tokenizer.encode_segments(self._template.render(turns, tools=tools))
 
     def _reply(
         self,
@@ -209,10 +231,9 @@ class LLM:
         decoder: Decoder,
         params: SamplingParams,
         stop: Sequence[str],
-        stream: bool,
         cancel: threading.Event | None,
         grammar: Grammar | None,
-    ) -> Completion | Iterator[Delta]:
+    ) -> Iterator[Delta]:
         stops = Stops(stop)
         granted = dataclasses.replace(params, max_tokens=admitted.ledger.reply_reserve)
         stop_ids = self.tokenizer.stop_ids
@@ -220,8 +241,7 @@ class LLM:
         generation = self._engine.generate(
             admitted.ids, granted, stop_ids=stop_ids, cancel=cancel, constraint=constraint
         )
-        deltas = reply(generation, decoder, stops, admitted.ledger, self.tokenizer.piece)
-        return deltas if stream else whole(deltas)
+        return reply(generation, decoder, stops, admitted.ledger, self.tokenizer.piece)
 
 
 def _chosen(params: SamplingParams | None, **loose: Any) -> SamplingParams:

@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "tool_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model wants called."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,10 @@ class Message:
     content: str
     knowledge: tuple[str, ...] = ()
     """Passages of documents that stand in the content; the context ledger counts them apart."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of the assistant."""
+    tool_call_id: str = ""
+    """Of a tool: which call this answers."""
     left_out: tuple[str, ...] = ()
     """Passages that there was no room for; the context ledger names them."""
 
@@ -76,6 +90,8 @@ class Delta:
     """Of the tokens that this text shows or begins to show, if they were asked for."""
     stop: str | None = None
     """The stop string that ended the reply, on the last delta."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Whole calls, each once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +105,4 @@ class Completion:
     context: Mapping[str, Any] = field(default_factory=dict)
     logprobs: tuple[TokenLogprobs, ...] = ()
     stop: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()

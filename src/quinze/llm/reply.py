@@ -8,9 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from quinze.engine.engine import FinishReason as Ended
 from quinze.engine.engine import Logprobs
 from quinze.llm.context import Ledger
-from quinze.llm.messages import Completion, Delta, FinishReason, Likely, Timings, TokenLogprobs, Usage
+from quinze.llm.messages import (
+    Completion,
+    Delta,
+    FinishReason,
+    Likely,
+    Timings,
+    TokenLogprobs,
+    ToolCall,
+    Usage,
+)
 from quinze.llm.stops import Stops
 from quinze.tokenizer.tokenizer import Decoder
 
@@ -23,7 +33,7 @@ class Generated(Protocol):
     completion_tokens: int
     prefill_seconds: float
     decode_seconds: float
-    finish_reason: FinishReason | None
+    finish_reason: Ended | None
     logprobs: Logprobs | None
 
     def __iter__(self) -> Iterator[int]: ...
@@ -62,16 +72,18 @@ def whole(deltas: Iterator[Delta]) -> Completion:
     """All of a reply at once."""
     pieces: list[str] = []
     logprobs: list[TokenLogprobs] = []
+    calls: list[ToolCall] = []
     last = Delta()
     for last in deltas:
         pieces.append(last.text)
         logprobs += last.logprobs
+        calls += last.tool_calls
     assert last.finish_reason is not None
     assert last.usage is not None
     assert last.timings is not None
     return Completion(
         "".join(pieces), last.finish_reason, last.usage, last.timings, last.context or {}, tuple(logprobs),
-        last.stop,
+        last.stop, tuple(calls),
     )  # fmt: skip
 
 

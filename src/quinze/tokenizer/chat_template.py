@@ -80,9 +80,13 @@ class ChatTemplate:
     ) -> list[tuple[str, bool]]:
         """Segments (text, is_template): only the template's own may hold control tokens.
 
-        Joined they are what the template renders. `variables` reach the template as they are.
+        Joined they are what the template renders. `tools` are strangers' words, as messages are; other
+        `variables` reach the template as they are.
         """
-        shadows = self._shadows(messages)
+        tools = variables.pop("tools", None)
+        shadows = self._shadows([*messages, *(tools or ())])
+        if tools:
+            variables["tools"] = _hide(list(tools), str.maketrans(dict(shadows)), None)
         hidden = [self._hidden(message, shadows) for message in messages]
         more = {**self._variables, **variables, "add_generation_prompt": add_generation_prompt}
         folded = _with_system_folded(hidden)
@@ -119,17 +123,7 @@ class ChatTemplate:
             )
         table = str.maketrans(dict(shadows))
         marks = self._marks if role == "assistant" else None
-
-        def hide(value: Any) -> Any:
-            if isinstance(value, str):
-                return _translated(value, table, marks)
-            if isinstance(value, Mapping):
-                return {hide(key): hide(item) for key, item in value.items()}
-            if isinstance(value, (list, tuple)):
-                return [hide(item) for item in value]
-            return value
-
-        return {key: value if key == "role" else hide(value) for key, value in message.items()}
+        return {key: value if key == "role" else _hide(value, table, marks) for key, value in message.items()}
 
 
 def _with_system_folded(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
@@ -138,6 +132,16 @@ def _with_system_folded(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[s
         case [("system" | "developer", str(system)), ("user", str(question))]:
             return [{**messages[1], "content": f"{system.strip()}\n\n{question}"}, *messages[2:]]
     return None
+
+
+def _hide(value: Any, table: Mapping[int, Any], marks: re.Pattern[str] | None) -> Any:
+    if isinstance(value, str):
+        return _translated(value, table, marks)
+    if isinstance(value, Mapping):
+        return {_hide(key, table, marks): _hide(item, table, marks) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hide(item, table, marks) for item in value]
+    return value
 
 
 def _translated(text: str, table: Mapping[int, Any], marks: re.Pattern[str] | None) -> str:

@@ -57,7 +57,7 @@ async def completions(request: Request) -> Response:
         first=None,
         of_text=lambda text: {"text": text},
         of_ending={"text": ""},
-        of_whole=lambda text: {"text": echo + text},
+        of_whole=lambda reply: {"text": echo + reply.text},
         of_logprobs=of_completion,
         with_logprobs=params.logprobs is not None,
         replies=replies_wanted(asked),

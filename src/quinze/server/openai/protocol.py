@@ -17,7 +17,7 @@ from quinze.engine.constraints import Grammar
 from quinze.engine.sampling import MAX_LOGPROBS, SamplingParams
 from quinze.errors import InvalidRequestError
 from quinze.llm.context import Overflow
-from quinze.llm.messages import Message, Role, Usage
+from quinze.llm.messages import Message, Role, ToolCall, Usage
 
 MAX_STOP = MAX_REPLIES = 16
 _MAX_STOP_CHARACTERS = 1_000
@@ -34,10 +34,21 @@ class ContentPart(msgspec.Struct):
     text: str | None = None
 
 
+class CalledFunction(msgspec.Struct):
+    name: str
+    arguments: str = "{}"
+
+
+class Call(msgspec.Struct):
+    function: CalledFunction
+    id: str = ""
+
+
 class ChatMessage(msgspec.Struct):
     role: str
     content: str | list[ContentPart] | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
 
 
 class _Generation(msgspec.Struct, kw_only=True):
@@ -73,7 +84,7 @@ class ChatRequest(_Generation, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    tools: list[Any] | None = None
+    tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None
     function_call: Any = None
@@ -227,10 +238,26 @@ def _message(message: ChatMessage, param: str) -> Message:
     if message.content is None and not (role == "assistant" and message.tool_calls):
         raise InvalidRequestError(f"{param}.content is missing.", param=f"{param}.content")
     text = _text(message.content, f"{param}.content")
-    if message.tool_calls:
-        calls = msgspec.json.encode(message.tool_calls).decode()
-        text = f"{text}\n{calls}".strip()
-    return Message(role, text)
+    calls = tuple(
+        ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()
+    )
+    return Message(role, text, tool_calls=calls, tool_call_id=message.tool_call_id or "")
+
+
+def tool_choice_of(request: ChatRequest) -> str:
+    """ "auto", "none", "required", or the name of one."""
+    match request.tool_choice:
+        case None:
+            return "auto"
+        case "auto" | "none" | "required" as choice:
+            return str(choice)
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name
+    raise InvalidRequestError(
+        "tool_choice must be auto, none, required, or name a function.",
+        hint='Such as {"type": "function", "function": {"name": "..."}}.',
+        param="tool_choice",
+    )
 
 
 def _text(content: str | list[ContentPart] | None, param: str) -> str:
@@ -251,7 +278,6 @@ def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None
     asked: dict[str, bool] = {}
     if isinstance(request, ChatRequest):
         asked |= {
-            "tool_choice": request.tool_choice not in (None, "none", "auto"),
             "function_call": request.function_call not in (None, "none", "auto"),
             "modalities": any(kind != "text" for kind in request.modalities or ()),
         }
@@ -262,7 +288,6 @@ def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None
         }
     hints = {
         "logprobs": "Those of a prompt are not told: send echo: false.",
-        "tool_choice": 'Leave it out, or send "auto": the model then answers in words.',
     }
     for name, wrong in asked.items():
         if wrong:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from quinze import __version__
 from quinze.errors import BusyError
-from quinze.llm.messages import Completion, Delta, TokenLogprobs, Usage
+from quinze.llm.messages import Completion, Delta, TokenLogprobs, ToolCall, Usage
 from quinze.server.encoding import Json
 from quinze.server.errors import error_body, log
 from quinze.server.events import EventStream, data_event
@@ -48,9 +48,11 @@ class Shape:
     """The choice that carries a piece of text."""
     of_ending: dict[str, Any]
     """The choice that carries the finish reason and no text."""
-    of_whole: Callable[[str], dict[str, Any]]
+    of_whole: Callable[[Completion], dict[str, Any]]
     of_logprobs: Callable[[Sequence[TokenLogprobs], int], dict[str, Any]]
     """Given with the characters that came before."""
+    of_calls: Callable[[Sequence[ToolCall], int], dict[str, Any]] | None = None
+    """The choice that carries calls of tools, given with how many came before."""
     with_logprobs: bool = False
     replies: int = 1
     """n: they are made one after the other, on the same prompt in the cache."""
@@ -98,7 +100,7 @@ async def respond(
     choices = [
         {
             "index": index,
-            **shape.of_whole(reply.text),
+            **shape.of_whole(reply),
             "logprobs": shape.logprobs(reply.logprobs),
             "finish_reason": reply.finish_reason,
             "stop_reason": reply.stop,
@@ -150,8 +152,8 @@ async def _chunks(
         async for index, delta in deltas:
             if index > 0 and chunks.begins(index) and shape.first is not None:
                 yield chunks.first(index)
-            if delta.text or delta.logprobs:
-                yield chunks.text(index, delta)
+            for piece in chunks.pieces(index, delta):
+                yield piece
             if delta.finish_reason == "cancelled":
                 raise BusyError("The generation was cancelled.", hint="Ask again.")
             if delta.finish_reason is not None:
@@ -176,6 +178,7 @@ class _Chunks:
         self._no_usage: dict[str, Any] = {"usage": None} if with_usage else {}
         self._index = 0
         self._shown = 0
+        self._called = 0
         self._ended: list[Usage] = []
         self._account: dict[str, Any] = {}
 
@@ -183,16 +186,20 @@ class _Chunks:
         """Whether this is the first delta of reply `index`."""
         if index == self._index:
             return False
-        self._index, self._shown = index, 0
+        self._index, self._shown, self._called = index, 0, 0
         return True
 
     def first(self, index: int) -> bytes:
         return self._chunk(index, self._shape.first or {})
 
-    def text(self, index: int, delta: Delta) -> bytes:
-        logprobs = self._shape.logprobs(delta.logprobs, self._shown)
-        self._shown += len(delta.text)
-        return self._chunk(index, {**self._shape.of_text(delta.text), "logprobs": logprobs})
+    def pieces(self, index: int, delta: Delta) -> Iterator[bytes]:
+        if delta.text or delta.logprobs:
+            logprobs = self._shape.logprobs(delta.logprobs, self._shown)
+            self._shown += len(delta.text)
+            yield self._chunk(index, {**self._shape.of_text(delta.text), "logprobs": logprobs})
+        if delta.tool_calls and self._shape.of_calls is not None:
+            yield self._chunk(index, self._shape.of_calls(delta.tool_calls, self._called))
+            self._called += len(delta.tool_calls)
 
     def ending(self, index: int, delta: Delta) -> bytes:
         self._account = {"timings": plain(delta.timings), "context": plain(delta.context)}
