@@ -145,8 +145,8 @@ def test_the_largest_context_fits_and_one_more_does_not(tiny: Model) -> None:
 
 
 def profile(**rates: float) -> Profile:
-    known = {name: Rates(rate, rate, rate) for name, rate in rates.items()}
-    return Profile("x", 2, 1, known, 0.0, 0.0, 0.0, 0.0)
+    known = {name: Rates(rate, rate, rate, rate) for name, rate in rates.items()}
+    return Profile("x", 2, 1, known, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def test_a_machine_twice_as_fast_is_told_to_be_so(tiny: Model) -> None:
@@ -158,7 +158,9 @@ def test_a_machine_twice_as_fast_is_told_to_be_so(tiny: Model) -> None:
 def test_a_long_context_is_told_to_be_slower(tiny: Model) -> None:
     import msgspec
 
-    known = msgspec.structs.replace(profile(Q5_0=1e9, Q4_K=1e9, Q6_K=1e9), attention_decode=1e-10)
+    known = msgspec.structs.replace(
+        profile(Q5_0=1e9, Q4_K=1e9, Q6_K=1e9), attention_decode=1e-10, attention_cached=1e-10
+    )
     short, long = fit.speed(tiny, known, 16), fit.speed(tiny, known, 4096)
     assert short.decode == long.decode
     assert long.decode_full < short.decode_full < short.decode
@@ -171,6 +173,7 @@ def test_the_machine_is_measured_and_what_is_known_is_not_measured_again() -> No
     assert rates.decode > 0
     assert rates.decode_cached > 0
     assert rates.prefill > 0
+    assert rates.prefill_narrow > 0
     assert min(first.layer_seconds, first.attention_decode, first.attention_prefill) > 0
     again: Any = measure([TensorType.Q4_0], 1, first)
     assert again == first

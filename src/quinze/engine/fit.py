@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from quinze.engine.engine import PREFILL_STEP
-from quinze.engine.profile import Profile, Rates, elements
+from quinze.engine.profile import NARROW, WIDE, Profile, Rates, elements, read_whole
 from quinze.formats.checkpoint import TensorType
 from quinze.models.config import ModelConfig
 from quinze.models.shapes import shapes
@@ -163,23 +163,22 @@ def speed(model: Model, profile: Profile, context: int, *, prompt: int = TYPICAL
     """A forecast from the rates of this machine. The profile must know the types of the model."""
     config = model.config
     prompt = max(1, min(prompt, context))
-    units = config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    heads = config.num_attention_heads * config.head_dim
     bytes_of = _matrix_bytes(model)
     once = sum(size / _decode_rate(profile, kind, bytes_of.total()) for kind, size in bytes_of.items())
-    once += config.num_hidden_layers * profile.layer_seconds
-    deep = once + profile.attention_decode * units * _seen(config, context)
+    once += config.num_hidden_layers * profile.layer_seconds + elements(config) * profile.element_seconds
+    seen = _seen(config, context)
+    share = _from_memory(bytes_of.total() + kv_cache(config, int(seen)))
+    attention = share * profile.attention_decode + (1 - share) * profile.attention_cached
+    deep = once + attention * config.num_hidden_layers * heads * seen
 
-    head = config.vocab_size * config.hidden_size
     counts: collections.Counter[TensorType] = collections.Counter()
-    for name, tensor in model.tensors.items():
-        if len(tensor.shape) == 2 and not name.startswith("model.embed"):
-            counts[tensor.type] += math.prod(tensor.shape)
-    if not config.tie_word_embeddings:
-        # The output is computed for the last token alone.
-        counts[model.tensors["lm_head.weight"].type] -= head
-    each = sum(count / _rates(profile, kind).prefill for kind, count in counts.items() if count > 0)
-    each += elements(config) * profile.element_seconds
-    reading = prompt * each + prompt * (prompt / 2) * units * profile.attention_prefill
+    for name in read_whole(config):
+        counts[model.tensors[name].type] += math.prod(model.tensors[name].shape)
+    rates = ((count, _prefill_rate(profile, kind, config.hidden_size)) for kind, count in counts.items())
+    each = sum(count / rate for count, rate in rates)
+    pairs = prompt * prompt / 2 * (config.num_hidden_layers - 1)
+    reading = prompt * each + pairs * heads * profile.attention_prefill
     output = model.tensors.get("lm_head.weight", model.tensors["model.embed_tokens.weight"])
     reading += output.data.nbytes / _decode_rate(profile, output.type, bytes_of.total())
     return Speed(prompt / reading, prompt, 1 / once, 1 / deep)
@@ -209,9 +208,22 @@ def _is_output(model: Model, name: str) -> bool:
 def _decode_rate(profile: Profile, kind: TensorType, size: float) -> float:
     """Between the rate of the caches and the rate of memory, by how large all of the weights are."""
     rates = _rates(profile, kind)
-    share = (math.log(max(size, 1)) - math.log(SMALL)) / (math.log(LARGE) - math.log(SMALL))
-    share = min(1.0, max(0.0, share))
+    share = _from_memory(size)
     return 1 / (share / rates.decode + (1 - share) / rates.decode_cached)
+
+
+def _from_memory(size: float) -> float:
+    """The share of so many bytes, read over and over, that no cache keeps."""
+    share = (math.log(max(size, 1)) - math.log(SMALL)) / (math.log(LARGE) - math.log(SMALL))
+    return min(1.0, max(0.0, share))
+
+
+def _prefill_rate(profile: Profile, kind: TensorType, hidden: int) -> float:
+    """What is done beside a multiplication shrinks as the hidden size grows: a + b / hidden seconds each."""
+    rates = _rates(profile, kind)
+    wide, narrow = 1 / rates.prefill, 1 / rates.prefill_narrow
+    per = (narrow - wide) / (1 / NARROW - 1 / WIDE)
+    return 1 / max(0.5 * wide, wide + per * (1 / hidden - 1 / WIDE))
 
 
 def _rates(profile: Profile, kind: TensorType) -> Rates:

@@ -29,6 +29,8 @@ BLOCK = 256
 """Tokens that are read at once."""
 LARGE_BYTES, SMALL_BYTES = 80e6, 6e6
 """Weights of the two decoders of each type: larger than a processor's caches, and small enough for them."""
+WIDE, NARROW = 2048, 512
+"""Their hidden sizes."""
 DEPTH = 1024
 """Tokens of context at which attention is measured."""
 
@@ -41,7 +43,9 @@ class Rates(msgspec.Struct, frozen=True):
     decode_cached: float
     """The same where all weights lie in the processor's caches."""
     prefill: float
-    """Multiplications a second, many tokens at once."""
+    """Multiplications a second, many tokens at once, in a model of hidden size WIDE."""
+    prefill_narrow: float
+    """The same at NARROW, where norms and activations count for more."""
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -52,16 +56,18 @@ class Profile(msgspec.Struct, frozen=True):
     version: int
     rates: dict[str, Rates]
     layer_seconds: float
-    """Of one token in one layer, beside its matrices."""
+    """Of one token in one layer that is as thin as can be."""
     element_seconds: float
-    """Of one number of one token, in a prompt, beside the matrices: norms, rotations, activations."""
+    """Of one more number in it, beside the matrices: norms, rotations, activations."""
     attention_decode: float
-    """Seconds for one number of one query and one key, one token after the other."""
+    """Seconds for one number of one query and one key, one token after the other, from memory."""
+    attention_cached: float
+    """The same where the keys lie in the processor's caches."""
     attention_prefill: float
     """The same, many tokens at once."""
 
 
-VERSION = 1
+VERSION = 3
 """Of the way in which it is measured; another makes kept profiles stale."""
 
 
@@ -92,8 +98,9 @@ def measure(
     if known:
         return msgspec.structs.replace(known, rates=rates)
     layer, element = _overheads(threads, clock)
-    decode, prefill = _attention(threads, layer, clock)
-    return Profile(name, threads, VERSION, rates, layer, element, decode, prefill)
+    decode, _ = _attention(16, threads, layer, clock)
+    cached, prefill = _attention(3, threads, layer, clock)
+    return Profile(name, threads, VERSION, rates, layer, element, decode, cached, prefill)
 
 
 def is_of(profile: Profile, name: str, threads: int) -> bool:
@@ -116,11 +123,25 @@ def processor() -> str:
 
 
 def elements(shape: Shape | ModelConfig) -> float:
-    """Numbers that are handled beside the matrices for one token of a prompt, over all layers."""
+    """Numbers that are handled beside the matrices for one token, over all layers."""
     if isinstance(shape, ModelConfig):
         shape = shape_of(shape)
     heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
     return shape.layers * (4 * shape.hidden + 2 * heads + 3 * shape.intermediate)
+
+
+def read_whole(config: ModelConfig) -> list[str]:
+    """The matrices that every token of a prompt passes through.
+
+    Of the last layer only keys and values are wanted of all tokens, and the output is for the last one alone.
+    """
+    last = f"model.layers.{config.num_hidden_layers - 1}."
+    skipped = tuple(f"{last}{part}" for part in ("self_attn.o_proj", "mlp."))
+    return [
+        name
+        for name, shape in shapes(config).items()
+        if len(shape) == 2 and name.startswith("model.layers.") and not name.startswith(skipped)
+    ]
 
 
 def shape_of(config: ModelConfig) -> Shape:
@@ -136,38 +157,40 @@ def shape_of(config: ModelConfig) -> Shape:
 
 def _rates(kind: TensorType, threads: int, clock: Clock) -> Rates:
     per_weight = kind.bytes / kind.block
-    large = Shape(2, 2048, 32, 8, 64, _inner(LARGE_BYTES / per_weight / 2, 2048, 2.5 * 2048**2))
-    small = Shape(2, 512, 8, 2, 64, _inner(SMALL_BYTES / per_weight / 2, 512, 2.5 * 512**2))
-    decoder = _Probe(large, kind, threads, clock)
-    decode = decoder.weight_bytes / decoder.decode_seconds()
-    prefill = decoder.weights * BLOCK / decoder.prefill_seconds()
-    decoder = _Probe(small, kind, threads, clock)
-    return Rates(decode, decoder.weight_bytes / decoder.decode_seconds(), prefill)
+    large = Shape(2, WIDE, 32, 8, 64, _inner(LARGE_BYTES / per_weight / 2, WIDE))
+    small = Shape(2, NARROW, 8, 2, 64, _inner(SMALL_BYTES / per_weight / 2, NARROW))
+    probe = _Probe(large, kind, threads, clock)
+    decode = probe.weight_bytes / probe.decode_seconds()
+    prefill = probe.read_weights * BLOCK / probe.prefill_seconds()
+    probe = _Probe(small, kind, threads, clock)
+    cached = probe.weight_bytes / probe.decode_seconds()
+    return Rates(decode, cached, prefill, probe.read_weights * BLOCK / probe.prefill_seconds())
 
 
-def _inner(weights: float, hidden: int, rest: float) -> int:
+def _inner(weights: float, hidden: int) -> int:
     """The intermediate size that gives a layer so many weights."""
-    return max(512, round((weights - rest) / (3 * hidden) / 256) * 256)
+    return max(512, round((weights - 2.5 * hidden**2) / (3 * hidden) / 256) * 256)
 
 
 def _overheads(threads: int, clock: Clock) -> tuple[float, float]:
-    """Seconds a layer while decoding, and a number in a prompt, where matrices cost next to nothing."""
-    thin = _Probe(Shape(48, 64, 2, 1, 32, 64), TensorType.F32, threads, clock)
+    """Seconds a layer, and a number in it, while decoding, where matrices cost next to nothing."""
+    thin = _Probe(Shape(48, 64, 2, 1, 32, 64), TensorType.Q8_0, threads, clock)
+    broad = _Probe(Shape(16, 4096, 1, 1, 32, 32), TensorType.Q8_0, threads, clock)
     layer = thin.decode_seconds() / 48
-    probe = _Probe(Shape(12, 64, 8, 8, 64, 2048), TensorType.Q8_0, threads, clock)
-    matrices = probe.weights * BLOCK / _GUESS_RATE
-    left = max(0.0, probe.prefill_seconds() - matrices)
-    return layer, left / (elements(probe.shape) * BLOCK)
+    more = broad.decode_seconds() - 16 * layer - broad.weight_bytes / _CACHE_RATE
+    return layer, max(0.0, more) / elements(broad.shape)
 
 
-_GUESS_RATE = 1e11
-"""Multiplications a second in the one probe where they hardly count."""
+_CACHE_RATE = 20e9
+"""Bytes a second out of the caches, in the one probe where they hardly count."""
 
 
-def _attention(threads: int, layer_seconds: float, clock: Clock) -> tuple[float, float]:
-    shape = Shape(2, 64, 32, 8, 64, 64)
+def _attention(layers: int, threads: int, layer_seconds: float, clock: Clock) -> tuple[float, float]:
+    shape = Shape(layers, 64, 12, 4, 64, 64)
     probe = _Probe(shape, TensorType.F32, threads, clock)
     unit = shape.layers * shape.heads * shape.head_dim
+    # The last layer attends for the last token alone.
+    reading = (shape.layers - 1) * shape.heads * shape.head_dim
     short = probe.prefill_seconds()
     cache = probe.decoder.cache("f16")
     began = clock()
@@ -177,7 +200,7 @@ def _attention(threads: int, layer_seconds: float, clock: Clock) -> tuple[float,
     blocks = DEPTH // BLOCK
     # A block by itself costs `short`; what more it costs behind others is attention to them.
     more = max(1e-9, whole - blocks * short)
-    prefill = more / (unit * BLOCK * BLOCK * blocks * (blocks - 1) / 2)
+    prefill = more / (reading * BLOCK * BLOCK * blocks * (blocks - 1) / 2)
 
     def once() -> None:
         probe.decoder.truncate(cache, DEPTH)
@@ -208,7 +231,7 @@ class _Probe:
             else:
                 data = np.tile(pieces[size[1]], -(-size[0] // 16))[: kind.size(size)]
                 tensors[name] = Tensor(name, kind, size, data)
-        self.weights = sum(math.prod(t.shape) for t in tensors.values() if len(t.shape) == 2)
+        self.read_weights = sum(math.prod(tensors[name].shape) for name in read_whole(config))
         self.weight_bytes = sum(t.data.nbytes for t in tensors.values())
         checkpoint = Checkpoint(Path("probe"), "gguf", tensors, {}, self.weight_bytes)
         engine = Engine(Model(config, tensors, checkpoint), threads=threads)
