@@ -15,9 +15,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 import msgspec
-import numpy as np
 
-from quinze.embeddings.embedder import Embedder, Vectors
+from quinze.embeddings.embedder import Embedder
 from quinze.embeddings.folding import fold
 from quinze.errors import InvalidRequestError
 from quinze.knowledge import ranking
@@ -30,7 +29,7 @@ from quinze.knowledge.ranking import Collection, FileName, NamedPlaces, Related,
 from quinze.knowledge.results import Dropped, Hit, Search
 from quinze.knowledge.stores.records import StoredChunk
 from quinze.knowledge.stores.sqlite import SQLiteStore
-from quinze.knowledge.vector_index import Ids, VectorIndex
+from quinze.knowledge.vector_index import Likeness, VectorIndex
 
 MOST_QUERY_CHARACTERS = 20_000
 MOST_RESULTS = 1000
@@ -111,7 +110,7 @@ class Retriever:
             state, (*query.terms, *(other for others in related.values() for other in others))
         )
         ids, products = self._index.scores(self._embedder.embed_queries([question])[0])
-        likeness = _Likeness(ids, products)
+        likeness = Likeness(ids, products)
         ready, _, chunks, _ = self._store.counts()
         collection = Collection(len(ids), state.average_length, state.counts)
         present = [term for term in query.terms if state.counts[term] > 0]
@@ -146,7 +145,7 @@ class Retriever:
         present: Sequence[str],
         meant: Sequence[str],
         state: _State,
-        likeness: _Likeness,
+        likeness: Likeness,
         named: Sequence[int],
         places: NamedPlaces,
     ) -> list[int]:
@@ -192,7 +191,7 @@ class Retriever:
         meant: Sequence[str],
         related: Related,
         collection: Collection,
-        likeness: _Likeness,
+        likeness: Likeness,
     ) -> list[Candidate]:
         rarity = ranking.rarity(query, collection, self.weights)
         looked_at = []
@@ -324,29 +323,6 @@ class Retriever:
             if self._state is state:
                 self._state = counted
         return counted
-
-
-class _Likeness:
-    """Likeness by chunk id, from two parallel arrays with ascending ids."""
-
-    def __init__(self, ids: Ids, products: Vectors) -> None:
-        self._ids, self._products = ids, products
-
-    def __getitem__(self, chunk: int) -> float:
-        at = int(np.searchsorted(self._ids, chunk))
-        return float(self._products[at]) if at < len(self._ids) and self._ids[at] == chunk else 0.0
-
-    def best(self, count: int) -> list[int]:
-        """The ids of the `count` most alike, best first; none that is not alike at all."""
-        products = self._products
-        at = np.argpartition(-products, count)[:count] if len(products) > count else np.arange(len(products))
-        at = at[products[at] > 0]
-        ordered: list[int] = self._ids[at[np.argsort(-products[at], kind="stable")]].tolist()
-        return ordered
-
-    def within(self, run: tuple[int, int]) -> _Likeness:
-        a, b = np.searchsorted(self._ids, [run[0], run[0] + run[1]])
-        return _Likeness(self._ids[a:b], self._products[a:b])
 
 
 def own_blocks(chunk: StoredChunk) -> tuple[Block, ...]:

@@ -115,3 +115,26 @@ class VectorIndex:
         self._ids, self._vectors = ids[keep], self._vectors[keep]
         self._alive = np.ones(len(keep), np.bool_)
         self._size = len(keep)
+
+
+class Likeness:
+    """Likeness by chunk id, from two parallel arrays with ascending ids."""
+
+    def __init__(self, ids: Ids, products: Vectors) -> None:
+        self._ids, self._products = ids, products
+
+    def __getitem__(self, chunk: int) -> float:
+        at = int(np.searchsorted(self._ids, chunk))
+        return float(self._products[at]) if at < len(self._ids) and self._ids[at] == chunk else 0.0
+
+    def best(self, count: int) -> list[int]:
+        """The ids of the `count` most alike, best first; none that is not alike at all."""
+        products = self._products
+        at = np.argpartition(-products, count)[:count] if len(products) > count else np.arange(len(products))
+        at = at[products[at] > 0]
+        ordered: list[int] = self._ids[at[np.argsort(-products[at], kind="stable")]].tolist()
+        return ordered
+
+    def within(self, run: tuple[int, int]) -> Likeness:
+        a, b = np.searchsorted(self._ids, [run[0], run[0] + run[1]])
+        return Likeness(self._ids[a:b], self._products[a:b])
