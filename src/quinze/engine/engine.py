@@ -245,7 +245,11 @@ class Generation(Iterator[int]):
         if self._constraint is None:
             return False
         self._constraint.accept(token)
-        return self._constraint.done
+        if self._constraint.done:
+            return True
+        # Now, without a turn: a grammar that takes its time keeps nobody else waiting.
+        self._constraint.mask()
+        return False
 
     def _cancelled(self) -> bool:
         return self._closed.is_set() or (self._cancel is not None and self._cancel.is_set())
