@@ -85,6 +85,13 @@ def test_a_cell_is_found_by_its_row_and_its_column(shelf: Any, rows: Callable[..
     )
 
 
+def test_a_form_reads_as_a_form(shelf: Any, rows: Callable[..., Any]) -> None:
+    """Names in cells of their own, a colon behind each, as receipts and forms have them."""
+    shelf.put("form.xlsx", *rows("Form", ["", "", "Total:"], ["Revenue code:", "FILM-7", "12"]))
+    reply = answer("What is the revenue code?", shelf, None)
+    assert reply.answer.startswith("Revenue code: FILM-7; Total: 12")
+
+
 def test_the_names_of_columns_are_not_an_answer(shelf: Any, rows: Callable[..., Any]) -> None:
     shelf.put(
         "表.xlsx",

@@ -122,13 +122,15 @@ def show(block: Block, text: str) -> str:
         return f"```\n{text}\n```"
     if block.kind is BlockKind.TABLE_ROW and block.cells:
         named = [
-            f"{block.header[at]}: {cell}"
+            f"{block.header[at].rstrip(' :：')}: {cell}"
             if at < len(block.header) and block.header[at] not in ("", cell)
             else cell
             for at, cell in enumerate(block.cells)
             if cell.strip()
         ]
-        return "; ".join(" ".join(part.split()) for part in named)
+        row = "; ".join(" ".join(part.split()) for part in named)
+        # A form: the cell before the colon names the one behind it.
+        return row.replace(":; ", ": ").replace("：; ", "：")
     return " ".join(text.split())
 
 
