@@ -7,12 +7,14 @@ QuinzeError                        what went wrong, and what to do about it
 │   ├── ModelNotFoundError
 │   ├── KnowledgeBaseNotFoundError
 │   ├── DocumentNotFoundError
-│   └── JobNotFoundError
+│   ├── JobNotFoundError
+│   └── RunNotFoundError               a training run
 ├── ConflictError                  that name is taken, or in use                      HTTP 409, exit 4
 ├── TooLargeError                  over a limit that protects this machine            HTTP 413, exit 5
 ├── FileFormatError                a file is broken or not what it claims to be       HTTP 422, exit 5
 │   ├── UnsupportedModelError      whole, but of a kind that the engine cannot run
 │   ├── ChatTemplateError          a model's template failed or went over its limits
+│   ├── CheckpointError            the saved state of a training run
 │   └── DocumentError              a document that could not be read
 │       ├── EncryptedDocumentError
 │       ├── UnsupportedDocumentError
@@ -21,7 +23,9 @@ QuinzeError                        what went wrong, and what to do about it
 │       └── ReadingCancelledError  it was stopped before its end; nothing is wrong with it
 ├── StorageError                   the disk, or a database on it, refused             HTTP 500, exit 6
 ├── BusyError                      try again in a moment                              HTTP 503, exit 7
-└── HubError                       a model hub did not answer as it should            HTTP 502, exit 8
+├── HubError                       a model hub did not answer as it should            HTTP 502, exit 8
+├── MissingPackageError            that part needs packages which are not installed   HTTP 501, exit 9
+└── TrainingError                  a run that must not go on; what it learned is kept HTTP 422, exit 10
 
 The numbers stand on the classes, so that every face answers alike. Knows nothing of HTTP beyond them.
 """
@@ -81,6 +85,10 @@ class JobNotFoundError(NotFoundError):
     code = "job_not_found"
 
 
+class RunNotFoundError(NotFoundError):
+    code = "run_not_found"
+
+
 class ConflictError(QuinzeError):
     http_status, exit_code, code = 409, 4, "conflict"
 
@@ -99,6 +107,10 @@ class UnsupportedModelError(FileFormatError):
 
 class ChatTemplateError(FileFormatError):
     code = "bad_chat_template"
+
+
+class CheckpointError(FileFormatError):
+    code = "bad_checkpoint"
 
 
 class DocumentError(FileFormatError):
@@ -135,3 +147,11 @@ class BusyError(QuinzeError):
 
 class HubError(QuinzeError):
     http_status, exit_code, code = 502, 8, "hub"
+
+
+class MissingPackageError(QuinzeError):
+    http_status, exit_code, code = 501, 9, "missing_package"
+
+
+class TrainingError(QuinzeError):
+    http_status, exit_code, code = 422, 10, "training_failed"

@@ -1,0 +1,1 @@
+"""From a trained model to files that are served, with proof that they are the same model."""
