@@ -20,8 +20,8 @@ class Row:
     labels: npt.NDArray[np.int64]
     """(T,) what it shall say after each of them, already shifted; IGNORE where nothing is learned."""
     segments: npt.NDArray[np.int32] | None
-    """(T,) which document each token belongs to, counted from 0; tokens see only their own. None: all see all before
-    them."""
+    """(T,) which document each token belongs to, counted from 0; tokens see only their own. None: they see
+    all before them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What a training run tells whoever watches, and the one who may stop it.
 
-Every event is plain data (msgspec), written to metrics.jsonl as it happens and sent as it is to the terminal, the
-page and TensorBoard.
+Every event is plain data (msgspec), written to metrics.jsonl as it happens and sent as it is to the
+terminal, the page and TensorBoard.
 """
 
 from __future__ import annotations
