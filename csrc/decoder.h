@@ -5,30 +5,14 @@
 // T tokens of one call, C hidden size, F intermediate size, H query heads, K key/value heads, D head size, V vocabulary.
 #pragma once
 #include <functional>
-#include <memory>
 #include <vector>
 
+#include "cache.h"
+#include "decoder_config.h"
 #include "kernels.h"
 #include "thread_pool.h"
 
 namespace quinze {
-
-struct DecoderConfig {
-    int64_t vocab = 0, hidden = 0, intermediate = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
-    float eps = 1e-5f;
-    bool layer_norm = false;  // norms subtract the mean and have a bias (GPT-2); else RMSNorm
-    bool gelu = false;        // the activation, by its tanh formula; else SiLU
-
-    std::vector<double> frequencies;        // (R / 2,) radians a position; the first R numbers of a head turn. Empty: none
-    std::vector<double> local_frequencies;  // the same, for layers with a window; empty: they turn like the others
-    float rope_scale = 1;                   // cos and sin are multiplied by it (YaRN, LongRoPE)
-    bool rope_interleaved = false;          // pairs are neighbours (Meta, ggml), not halves (Hugging Face)
-
-    std::vector<int64_t> windows;  // (layers,) a token sees so many keys, its own among them; 0: all before it. Empty: all 0
-    float attention_scale = 1;     // of the scores; usually 1 / sqrt(D)
-    float attention_softcap = 0, logit_softcap = 0;  // x becomes cap * tanh(x / cap); 0: it stays (Gemma 2)
-    float embedding_scale = 1;                       // sqrt(C) in Gemma
-};
 
 // One of them, with what only LayerNorm has. Empty where a family has no norm in that place.
 struct Norm {
@@ -50,35 +34,6 @@ struct DecoderWeights {
     Weight positions;    // (P, C) a vector for each position, where they are learned (GPT-2); else no rows
     Norm norm;           // (C,)
     std::vector<LayerWeights> layers;
-};
-
-// Memory aligned to a cache line, not initialized: most of it is written before it is read.
-struct Freed { void operator()(std::byte* p) const; };
-using Bytes = std::unique_ptr<std::byte[], Freed>;
-Bytes allocate(size_t bytes);  // throws std::bad_alloc
-
-// The keys and values of one sequence, in pages that are taken as it grows.
-class Cache {
-public:
-    Cache(const DecoderConfig& config, Type type);
-    Cache(const Cache&) = delete;
-    Cache& operator=(const Cache&) = delete;
-    int64_t length() const { return length_; }
-    void grow(int64_t positions);            // room for so many; throws std::bad_alloc, and then nothing has changed
-    void advance(int64_t n) { length_ += n; }
-    void truncate(int64_t length);           // forgets what comes after; pages that hold nothing are given back
-    int64_t bytes() const { return static_cast<int64_t>(pages_.size()) * page_bytes_; }
-    KVView layer(int64_t index) const;
-    std::byte* at(const KVView& view, int64_t offset, int64_t head, int64_t position) const;
-
-    std::vector<float> logits;  // (V,) after the last token; empty before the first and after truncate
-
-private:
-    Type type_;
-    int64_t head_dim_, head_bytes_, layer_bytes_, page_bytes_, kv_heads_;
-    int64_t length_ = 0;
-    std::vector<Bytes> pages_;
-    std::vector<std::byte*> addresses_;
 };
 
 class Decoder {

@@ -2,7 +2,11 @@
 add_library(quinze_kernels STATIC
   csrc/kernels_scalar.cpp
   csrc/dispatch.cpp
+  csrc/cache.cpp
   csrc/decoder.cpp
+  csrc/decoder_attention.cpp
+  csrc/decoder_mlp.cpp
+  csrc/decoder_products.cpp
   csrc/encode.cpp
   csrc/sampling.cpp
 )

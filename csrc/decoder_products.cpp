@@ -1,0 +1,103 @@
+// Matrix products of a decoder: activations in the forms that weights multiply with, and rows shared out to the threads.
+#include <algorithm>
+
+#include "decoder.h"
+
+namespace quinze {
+namespace {
+
+bool any_quantized(std::initializer_list<const Weight*> weights) {
+    return std::any_of(weights.begin(), weights.end(), [](const Weight* w) { return info(w->type).quantized; });
+}
+bool any_wide(std::initializer_list<const Weight*> weights) {
+    return std::any_of(weights.begin(), weights.end(), [](const Weight* w) { return info(w->type).wide; });
+}
+
+}  // namespace
+
+// Row t of x, in the forms that the weights which read it multiply with.
+void Decoder::prepare(const float* x, int64_t t, bool quantized, bool wide) {
+    const int64_t cols = input_.cols, blocks = cols / kBlock;
+    if (quantized)
+        kernels_.quantize(x + t * cols, cols, q8_.data() + t * cols, wide ? q16_.data() + t * cols : nullptr,
+                          scale_.data() + t * blocks, sum8_.data() + t * blocks);
+}
+
+void Decoder::quantize(const float* x, int64_t cols, int64_t T, std::initializer_list<const Weight*> readers) {
+    const bool quantized = any_quantized(readers), wide = T > 1 && any_wide(readers);
+    input_ = {cols, x, q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
+    if (quantized) pool_.run(T, [&](int64_t t, int) { prepare(x, t, quantized, wide); });
+}
+
+void Decoder::normalize_row(const Norm& norm, const float* x, float* y) {
+    const int64_t C = config_.hidden;
+    if (config_.layer_norm) kernels_.layer_norm(x, norm.weight.data(), norm.bias.data(), C, config_.eps, y);
+    else kernels_.rms_norm(x, norm.weight.data(), C, config_.eps, y);
+}
+
+void Decoder::normalize(const float* x, const Norm& norm, int64_t T, std::initializer_list<const Weight*> readers) {
+    if (!norm) return quantize(x, config_.hidden, T, readers);
+    const bool quantized = any_quantized(readers), wide = T > 1 && any_wide(readers);
+    const int64_t C = config_.hidden;
+    input_ = {C, normed_.data(), q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
+    pool_.run(T, [&](int64_t t, int) {
+        normalize_row(norm, x + t * C, normed_.data() + t * C);
+        prepare(normed_.data(), t, quantized, wide);
+    });
+}
+
+// y[:, row0:row1] = X W[row0:row1]^T    y (T, w.rows)
+void Decoder::multiply(const Weight& w, int64_t row0, int64_t row1, int64_t T, float* y, int thread) {
+    const int type = static_cast<int>(w.type);
+    if (T == 1) kernels_.gemv[type](w, row0, row1, input_, y + row0);
+    else kernels_.gemm[type](w, row0, row1, input_, T, y + row0, w.rows, scratch_[thread].get());
+}
+
+// How many rows of a weight are one piece of work: many enough to be worth handing out, few enough to share evenly.
+int64_t Decoder::rows_at_once(int64_t rows, int64_t T) const {
+    if (pool_.size() == 1) return T == 1 ? rows : std::min<int64_t>(rows, 128);
+    const int64_t even = round_up(ceil_div(rows, pool_.size() * 8), 16);
+    return T == 1 ? even : std::min<int64_t>(even, 128);
+}
+
+void Decoder::project(std::initializer_list<Product> products, int64_t T) {
+    int64_t rows = 0, pieces = 0;
+    for (const Product& p : products) rows += p.w->rows;
+    const int64_t step = rows_at_once(rows, T);
+    for (const Product& p : products) pieces += ceil_div(p.w->rows, step);
+    pool_.run(pieces, [&](int64_t piece, int thread) {
+        for (const Product& p : products) {
+            const int64_t here = ceil_div(p.w->rows, step);
+            if (piece < here) {
+                multiply(*p.w, piece * step, std::min((piece + 1) * step, p.w->rows), T, p.y, thread);
+                return;
+            }
+            piece -= here;
+        }
+    });
+}
+
+// x += X W^T + bias, which is normalized first where the family does so
+void Decoder::project_add(const Weight& w, const std::vector<float>& bias, const Norm& post, int64_t T, float* x) {
+    if (post) {
+        project({{&w, product_.data()}}, T);
+        pool_.run(T, [&](int64_t t, int) {
+            float* y = product_.data() + t * w.rows;
+            if (!bias.empty()) kernels_.add(y, bias.data(), w.rows);
+            normalize_row(post, y, y);
+            kernels_.add(x + t * w.rows, y, w.rows);
+        });
+        return;
+    }
+    const int64_t step = rows_at_once(w.rows, T);
+    pool_.run(ceil_div(w.rows, step), [&](int64_t piece, int thread) {
+        const int64_t row0 = piece * step, row1 = std::min(row0 + step, w.rows);
+        multiply(w, row0, row1, T, product_.data(), thread);
+        for (int64_t t = 0; t < T; t++) {
+            kernels_.add(x + t * w.rows + row0, product_.data() + t * w.rows + row0, row1 - row0);
+            if (!bias.empty()) kernels_.add(x + t * w.rows + row0, bias.data() + row0, row1 - row0);
+        }
+    });
+}
+
+}  // namespace quinze
