@@ -8,13 +8,18 @@ Every number is taken for hostile. Specification: https://github.com/huggingface
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from quinze.errors import FileFormatError, UnsupportedModelError
 from quinze.formats.checkpoint import Bytes, Checkpoint, Tensor, TensorType, map_file
 from quinze.formats.json_file import parse_json, read_json
+from quinze.paths import atomic_write
 
 MAX_HEADER = 32 * 2**20
 """The format allows 100 MB; the headers of the largest models have about one."""
@@ -55,6 +60,32 @@ def read_folder(folder: Path, *, only: str | None = None) -> Checkpoint:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one file."""
     return _tensors(path.name, map_file(path))
+
+
+def write_safetensors(
+    path: Path, tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """A file of these tensors, in F32, F16 or BF16; it appears whole or not at all."""
+    listed = sorted(tensors, key=lambda tensor: tensor.name)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    at = 0
+    for tensor in listed:
+        if tensor.type.block > 1:
+            raise ValueError(f"safetensors has no type for {tensor.name}, which is in {tensor.type.name}")
+        end = at + len(tensor.data)
+        header[tensor.name] = {
+            "dtype": tensor.type.name,
+            "shape": list(tensor.shape),
+            "data_offsets": [at, end],
+        }
+        at = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    # Data begins at a multiple of 8: a mapped file can then be read as numbers where it lies.
+    text += b" " * (-len(text) % 8)
+    with atomic_write(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in listed:
+            file.write(np.ascontiguousarray(tensor.data).data)
 
 
 def _tensors(name: str, data: Bytes) -> dict[str, Tensor]:

@@ -102,13 +102,13 @@ def from_hugging_face_names(tensors: Mapping[str, Tensor], config: ModelConfig) 
         found = _renamed(kept, {name: _of_gpt2(name) for name in kept})
         found = {name: _turned(t) if _lies_turned(name, t) else t for name, t in found.items()}
     else:
-        found = _renamed(kept, {name: _of_words(name) for name in kept})
+        found = _renamed(kept, {name: of_words(name) for name in kept})
     if config.tie_word_embeddings:
         found.pop("lm_head.weight", None)
     return found
 
 
-def _of_words(name: str) -> str:
+def of_words(name: str) -> str:
     """The part of a model that also sees which holds the words, under two customs."""
     for prefix in ("language_model.model.", "model.language_model."):
         if name.startswith(prefix):
@@ -148,11 +148,11 @@ def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[st
     return found
 
 
-def parted(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Fused tensors as views of their parts: queries, keys and values; gate and up."""
+def fused_rows(config: ModelConfig) -> dict[str, dict[str, int]]:
+    """A fused matrix -> its parts, in order, and how many rows each has."""
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     inner = config.intermediate_size
-    fused = {
+    return {
         "self_attn.qkv_proj": {
             "self_attn.q_proj": queries,
             "self_attn.k_proj": keys,
@@ -160,6 +160,11 @@ def parted(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tens
         },
         "mlp.gate_up_proj": {"mlp.gate_proj": inner, "mlp.up_proj": inner},
     }
+
+
+def parted(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Fused tensors as views of their parts: queries, keys and values; gate and up."""
+    fused = fused_rows(config)
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stem, _, part = name.rpartition(".")
