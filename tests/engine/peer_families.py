@@ -40,11 +40,12 @@ def make(family: str, folder: Path, **changes: Any) -> Any:
     return model
 
 
-def write_gguf(path: Path, model: Any, kind: str = "F32") -> Path:
+def write_gguf(path: Path, model: Any, kind: str = "F32", each: int = 0) -> Path:
+    """`each`: at most so many tensors in a file; the first of them is returned."""
     config = model.config
     family = config.model_type.removesuffix("_text")
     arch = "llama" if family == "mistral" else family
-    writer = gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=each)
     _write_numbers(writer, config, family)
     _write_vocabulary(writer, config.vocab_size)
     number = next(n for n, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
@@ -62,7 +63,7 @@ def write_gguf(path: Path, model: Any, kind: str = "F32") -> Path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return sorted(path.parent.glob(f"{path.stem}-*.gguf"))[0] if each else path
 
 
 def _converted(name: str, array: np.ndarray, config: Any, family: str) -> np.ndarray:

@@ -164,3 +164,45 @@ def test_quantized_weights_of_a_family_are_those_of_llama_cpp(
     mine = Engine(load_model(path), threads=2).logits(ids)[-1]
     assert np.linalg.norm(mine - found) < 0.06 * np.linalg.norm(found)
     assert np.corrcoef(mine, found)[0, 1] > 0.998
+
+
+def test_a_model_in_parts_is_the_model_that_llama_cpp_reads(
+    families: ModuleType, llama_cpp: Callable[..., Any], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    model = families.make("qwen3", tmp_path / "folder", head_dim=32)
+    first = families.write_gguf(tmp_path / "model.gguf", model, each=10)
+    parts = sorted(tmp_path.glob("model-*.gguf"))
+    assert len(parts) > 2
+    ids = rng.integers(3, 300, 60).tolist()
+    other = llama_cpp(first, context_length=512, threads=2)
+    found = other.forward(ids).copy()
+    other.close()
+    mine = Engine(load_model(parts[-1]), threads=2, kv_type="f32").logits(ids)[-1]
+    assert np.linalg.norm(mine - found) < 0.01 * np.linalg.norm(found)
+
+
+@pytest.mark.parametrize("length", [300, 512, 700, 1000])
+def test_dynamic_ntk_reads_beyond_its_length_as_transformers_does(
+    families: ModuleType, tmp_path: Path, rng: np.random.Generator, length: int
+) -> None:
+    """The base of RoPE is that of a text as long as the context that is granted."""
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    model = families.make("llama", tmp_path, rope_parameters=rope)
+    engine = Engine(load_model(tmp_path), threads=2, kv_type="f32", context_length=length)
+    assert engine.context_length == length
+    ids = rng.integers(0, 300, length).tolist()
+    expected = theirs(model, ids)
+    np.testing.assert_allclose(engine.logits(ids), expected, atol=3e-4 * expected.std(), rtol=1e-4)
+    assert Engine(load_model(tmp_path)).context_length == 512
+    assert Engine(load_model(tmp_path), context_length=5000).context_length == 1024
+
+
+def test_float64_weights_run_as_float32(families: ModuleType, tmp_path: Path) -> None:
+    """torch saves a model in double precision; no CPU needs it so exact."""
+    model = families.make("qwen2", tmp_path / "f32")
+    model.double().save_pretrained(tmp_path / "f64")
+    names = {tensor.type.name for tensor in load_model(tmp_path / "f64").tensors.values()}
+    assert names == {"F64"}
+    ids = [5, 7, 11, 13]
+    engines = [Engine(load_model(tmp_path / kind), threads=1, kv_type="f32") for kind in ("f32", "f64")]
+    np.testing.assert_array_equal(*(engine.logits(ids) for engine in engines))

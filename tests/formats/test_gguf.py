@@ -62,7 +62,8 @@ def test_the_gguf_package_reads_what_we_write(tmp_path: Path, tensors: list[Any]
     for theirs, ours in zip(peer.tensors, tensors, strict=True):
         assert theirs.tensor_type.name == ours.type.name
         np.testing.assert_array_equal(theirs.data.reshape(-1).view(np.uint8), ours.data)
-        values = gguf.quants.dequantize(theirs.data, theirs.tensor_type)
+        double = ours.type is TensorType.F64  # which the package does not decode, and numpy does
+        values = theirs.data if double else gguf.quants.dequantize(theirs.data, theirs.tensor_type)
         np.testing.assert_array_equal(values, decode(ours))
 
 

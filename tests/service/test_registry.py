@@ -87,6 +87,18 @@ def test_models_in_the_models_folder_appear_by_themselves(registry: Registry, ho
     assert [(info.name, info.can_chat) for info in registry.list()] == [("one", False), ("two", True)]
 
 
+def test_a_model_in_parts_is_one_model_by_whichever_part_it_is_named(
+    registry: Registry, home: Path, tmp_path: Path
+) -> None:
+    for folder in (home / "models", tmp_path / "elsewhere"):
+        for i in (1, 2, 3):
+            model(folder, f"big-{i:05}-of-00003.gguf")
+    assert registry.names() == ["big"]
+    added = registry.add(tmp_path / "elsewhere" / "big-00002-of-00003.gguf", "other")
+    assert added.path.endswith("elsewhere/big-00001-of-00003.gguf")
+    assert registry.info(tmp_path / "elsewhere" / "big-00003-of-00003.gguf").name == "other"
+
+
 def test_a_broken_model_is_listed_with_its_reason(registry: Registry, home: Path) -> None:
     model(home / "models", "bad.gguf", "???")
     assert registry.info("bad").error == "bad.gguf is not a model."

@@ -55,14 +55,14 @@ def quantize(
         raise InvalidRequestError("A level is missing.", hint="For example: quinze quantize MODEL q4_k_m.")
     if text is not None:
         raise InvalidRequestError("--text goes with --report.", param="text")
+    from quinze.formats.part_names import model_stem
     from quinze.quantization import levels
     from quinze.quantization import quantize as work
     from quinze.quantization.source import open_source
 
     chosen = levels.level(level)
-    out = output or Path(
-        f"{model.resolve().stem if model.is_file() else model.resolve().name}-{chosen.name}.gguf"
-    )
+    named = model.resolve()
+    out = output or Path(f"{model_stem(named) if named.is_file() else named.name}-{chosen.name}.gguf")
     if out.is_dir():
         raise InvalidRequestError(f"{out} is a folder.", hint="Name the file to write.", param="output")
     source = open_source(model)

@@ -32,6 +32,8 @@ from quinze.errors import (
     TooLargeError,
     UnsupportedModelError,
 )
+from quinze.formats.checkpoint import Tensor, TensorType
+from quinze.formats.quants import decode
 from quinze.models.config import ModelConfig
 from quinze.models.weights import Model
 
@@ -57,8 +59,8 @@ class Engine:
     ) -> None:
         """threads None: every core that this process may use. kv_type: "f16" or "f32"."""
         self.config: ModelConfig = model.config
-        most = model.config.max_position_embeddings
-        self.context_length = most if context_length is None else min(context_length, most)
+        usual, most = model.config.max_position_embeddings, model.config.longest_context
+        self.context_length = usual if context_length is None else min(context_length, most)
         if self.context_length < 1:
             raise InvalidRequestError(
                 f"The context length is {context_length}; it must be at least 1.", param="context_length"
@@ -387,13 +389,18 @@ def _decoder(model: Model, context_length: int, threads: int, kernels: str) -> n
         "logit_softcap": config.logit_softcap,
         "embedding_scale": config.embedding_scale,
     }
-    tensors = {
-        name: (int(t.type), t.shape[0] if len(t.shape) == 2 else 1, t.shape[-1], t.data)
-        for name, t in model.tensors.items()
-    }
+    tensors = {name: _weight(t) for name, t in model.tensors.items()}
     try:
         return native.decoder(numbers, tensors, kernels=kernels, threads=threads)
     except ValueError as error:
         raise UnsupportedModelError(
             f"{config.name} cannot be run: {error}.", hint="Only whole models of a known family can be."
         ) from error
+
+
+def _weight(tensor: Tensor) -> native.Weight:
+    """As the native code takes it: where it lies in the file, or as float32 where the file has float64."""
+    kind, data = tensor.type, tensor.data
+    if kind is TensorType.F64:
+        kind, data = TensorType.F32, decode(tensor).reshape(-1).view(np.uint8)
+    return int(kind), tensor.shape[0] if len(tensor.shape) == 2 else 1, tensor.shape[-1], data

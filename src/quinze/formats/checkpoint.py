@@ -27,6 +27,8 @@ Format = Literal["gguf", "safetensors", "llama2c"]
 class TensorType(enum.IntEnum):
     """How weights lie in a file; the numbers are those of the native code (csrc/blocks.h)."""
 
+    F64 = -1
+    """The native code has none: the engine turns it into F32 when it loads."""
     F32 = 0
     F16 = 1
     BF16 = 2
@@ -42,12 +44,12 @@ class TensorType(enum.IntEnum):
     @property
     def block(self) -> int:
         """Weights that share one scale. A block is the least that can be stored."""
-        return (1, 1, 1, 32, 32, 32, 32, 32, 256, 256, 256)[self]
+        return (1, 1, 1, 32, 32, 32, 32, 32, 256, 256, 256, 1)[self]
 
     @property
     def bytes(self) -> int:
         """Bytes of one block."""
-        return (4, 2, 2, 34, 18, 20, 22, 24, 144, 176, 210)[self]
+        return (4, 2, 2, 34, 18, 20, 22, 24, 144, 176, 210, 8)[self]
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Bytes of a tensor of this shape. Its last dimension must hold whole blocks."""
@@ -82,10 +84,14 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open any model file or folder; FileFormatError or UnsupportedModelError say what and where."""
     from quinze.formats import gguf, llama2c, safetensors
+    from quinze.formats.part_names import gguf_in
 
     if not path.exists():
         raise ModelNotFoundError(f"There is no model at {path}.", hint="Check the path.")
     if path.is_dir():
+        inside = gguf_in(path)
+        if inside is not None:
+            return gguf.read_gguf(inside)
         return safetensors.read_folder(path)
     head = _first_bytes(path)
     if head[:4] == b"GGUF":

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from quinze.errors import FileFormatError, UnsupportedModelError
+from quinze.formats import gguf_parts
 from quinze.formats.checkpoint import Bytes, Checkpoint, Tensor, TensorType, map_file
 
 GGML_TYPES = {
@@ -62,7 +63,15 @@ MAX_STRINGS = 2**22
 
 
 def read_gguf(path: Path) -> Checkpoint:
-    """The file's tensors under its own names, and its key-value pairs as Python and numpy values."""
+    """The model's tensors under its own names, and its key-value pairs as Python and numpy values.
+
+    Of a model in several files any part opens the whole (gguf_parts.py).
+    """
+    one = _read_file(path)
+    return gguf_parts.join(path, one, _read_file) if gguf_parts.is_part(one.metadata) else one
+
+
+def _read_file(path: Path) -> Checkpoint:
     data = map_file(path)
     reader = _Reader(path.name, data)
     if reader.take(4, "the magic") != b"GGUF":
@@ -83,7 +92,6 @@ def read_gguf(path: Path) -> Checkpoint:
         if key in metadata:
             raise reader.broken(f"has the key {key!r} twice")
         metadata[key] = reader.value(key)
-    _refuse_split(path, metadata)
     described = [reader.tensor() for _ in range(tensors)]
     return Checkpoint(
         path, "gguf", reader.place(described, _alignment(reader, metadata)), metadata, len(data)
@@ -279,15 +287,6 @@ def _alignment(reader: _Reader, metadata: Mapping[str, Any]) -> int:
     if type(alignment) is not int or not 1 <= alignment <= 2**20 or alignment & (alignment - 1):
         raise reader.broken(f"has {alignment!r} for general.alignment, which must be a power of two")
     return alignment
-
-
-def _refuse_split(path: Path, metadata: Mapping[str, Any]) -> None:
-    parts = metadata.get("split.count", 0)
-    if isinstance(parts, int) and parts > 1:
-        raise UnsupportedModelError(
-            f"{path.name} is one of {parts} parts of a model.",
-            hint="Join them first: llama-gguf-split --merge FIRST_PART OUT.gguf.",
-        )
 
 
 def _pad(size: int, alignment: int) -> int:

@@ -1,6 +1,6 @@
 """The weight types in numpy: the readable twin of csrc/blocks.h.
 
-Decode the bytes of any TensorType to float32. Encode float32 by plain rules for F32, F16, BF16, Q8_0 and
+Decode the bytes of any TensorType to float32. Encode float32 by plain rules for F64, F32, F16, BF16, Q8_0 and
 Q4_0; `quinze.quantization` searches for better scales, in every type. Blocks as they lie in a file:
 
     Q8_0  d, 32 int8             weight i = d * q[i]
@@ -28,7 +28,10 @@ Floats = npt.NDArray[np.float32]
 def decode(tensor: Tensor) -> Floats:
     """The tensor as float32, in its shape. Copies: for tests, tools and small tensors."""
     kind, data = tensor.type, tensor.data
-    if kind is TensorType.F32:
+    if kind is TensorType.F64:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused later
+            flat = np.frombuffer(data.tobytes(), "<f8").astype(np.float32)
+    elif kind is TensorType.F32:
         flat = np.frombuffer(data.tobytes(), "<f4").astype(np.float32)
     elif kind is TensorType.F16:
         flat = np.frombuffer(data.tobytes(), "<f2").astype(np.float32)
@@ -137,6 +140,8 @@ def encode(name: str, weights: npt.ArrayLike, kind: TensorType) -> Tensor:
 
 
 def _encoded(values: Floats, kind: TensorType) -> npt.NDArray[np.generic]:
+    if kind is TensorType.F64:
+        return values.astype("<f8")
     if kind is TensorType.F32:
         return values.astype("<f4")
     if kind is TensorType.F16:

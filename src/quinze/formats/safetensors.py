@@ -26,7 +26,7 @@ MAX_HEADER = 32 * 2**20
 MAX_SHARDS = 1024
 INDEX = "model.safetensors.index.json"
 OTHER_DTYPES = (
-    *("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F64", "C64"),
+    *("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "C64"),
     *("F8_E4M3", "F8_E5M2", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"),
 )
 
@@ -140,10 +140,10 @@ def _entry(name: str, key: str, entry: Any) -> tuple[TensorType, tuple[int, ...]
         raise _broken(name, f"has impossible data_offsets for {key!r}: {offsets!r:.80}")
     if dtype in OTHER_DTYPES:
         raise UnsupportedModelError(
-            f"{name} holds {key} in {dtype}; Quinze runs F32, F16 and BF16 from safetensors.",
+            f"{name} holds {key} in {dtype}; Quinze runs F64, F32, F16 and BF16 from safetensors.",
             hint="Take the model's 16-bit weights, or a GGUF file in Q8_0 or Q4_0.",
         )
-    if dtype not in ("F32", "F16", "BF16"):
+    if dtype not in ("F64", "F32", "F16", "BF16"):
         raise _broken(name, f"has the unknown dtype {dtype!r:.40} for {key!r}")
     return TensorType[dtype], tuple(shape), offsets[0], offsets[1]
 

@@ -43,6 +43,9 @@ class ModelConfig:
     """Cosines and sines are multiplied by it (YaRN, LongRoPE)."""
     long_rope_factors: tuple[float, ...] | None = None
     """Instead of `rope_factors` where the context is longer than `original_max_position_embeddings`."""
+    ntk_factor: float | None = None
+    """Beyond max_position_embeddings, up to so many times that, the base of RoPE grows with the context that
+    is granted (dynamic NTK)."""
     original_max_position_embeddings: int | None = None
     local_rope_theta: float | None = None
     """Of the layers with a window, unscaled; None: they turn like the others (Gemma 3 has two)."""
@@ -123,6 +126,11 @@ class ModelConfig:
         return self.head_dim if self.rotary_dim is None else self.rotary_dim
 
     @property
+    def longest_context(self) -> int:
+        """Tokens that may be granted; more than `max_position_embeddings` only where somebody asks for it."""
+        return int(self.max_position_embeddings * (self.ntk_factor or 1))
+
+    @property
     def parameters(self) -> int:
         """How many weights the model has, tied ones counted once."""
         from quinze.models.shapes import shapes
@@ -131,11 +139,18 @@ class ModelConfig:
 
     def frequencies(self, context_length: int) -> list[float]:
         """Radians a position by which each pair of a head turns, where so long a context is granted."""
+        if self.ntk_factor is not None and context_length > self.max_position_embeddings:
+            return self._plain_frequencies(self._ntk_theta(self.ntk_factor, context_length))
         long = self.long_rope_factors
         beyond = self.original_max_position_embeddings or 0
         factors = long if long is not None and context_length > beyond else self.rope_factors
         plain = self._plain_frequencies(self.rope_theta)
         return plain if factors is None else [f / by for f, by in zip(plain, factors, strict=True)]
+
+    def _ntk_theta(self, factor: float, context_length: int) -> float:
+        """As transformers has it for a text of that length (u/bloc97 and u/emozilla, 2023)."""
+        stretched = factor * context_length / self.max_position_embeddings - (factor - 1)
+        return float(self.rope_theta * stretched ** (self.rotated / max(1, self.rotated - 2)))
 
     def local_frequencies(self) -> list[float]:
         """The same for layers with a window; empty where they turn like the others."""
@@ -155,6 +170,7 @@ _RANGES = {
     "rms_norm_eps": (0.0, 1.0), "rope_theta": (1.0, 1e12), "local_rope_theta": (1.0, 1e12),
     "rope_scale": (1e-6, 1e6), "attention_scale": (1e-6, 1e6), "attention_softcap": (0.0, 1e6),
     "logit_softcap": (0.0, 1e6), "embedding_scale": (1e-6, 1e6), "norm_offset": (-1e6, 1e6),
+    "ntk_factor": (1.0, 1024.0),
 }  # fmt: skip
 
 

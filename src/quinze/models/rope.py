@@ -29,9 +29,10 @@ def scaling(
     kind = table.get("rope_type") or table.get("type") or "default"
     if not 1 <= theta <= 1e12 or not 0 < rotated <= 2**16:
         raise FileFormatError(f"The configuration of {name} has impossible numbers for its RoPE.")
-    # NTK by the length of the text differs from plain RoPE beyond max_position_embeddings, where we stop.
-    if kind in ("default", "none") or (kind == "dynamic" and not table.get("alpha")):
+    if kind in ("default", "none"):
         return {}
+    if kind == "dynamic":
+        return _ntk(read, rotated)
     if kind == "linear":
         return {"rope_factors": (read.real("factor"),) * (rotated // 2)}
     before = read.number("original_max_position_embeddings", original or length)
@@ -44,6 +45,17 @@ def scaling(
     if kind == "longrope":
         return _longrope(read, length, before)
     raise unsupported(name, f"scales RoPE by {kind!r:.40}")
+
+
+def _ntk(read: Fields, rotated: int) -> dict[str, Any]:
+    """NTK-aware: another base, always the same (`alpha`), or one that grows with the context (`factor`)."""
+    alpha = read.real("alpha", 0.0)
+    if not alpha:
+        return {"ntk_factor": read.real("factor")}
+    if not 1 <= alpha <= 1e6:
+        raise FileFormatError(f"alpha of {read.name} is {alpha:g}.")
+    times = alpha ** (rotated / max(1, rotated - 2))
+    return {"rope_factors": tuple(times ** (2 * i / rotated) for i in range(rotated // 2))}
 
 
 def _llama3(read: Fields, rotated: int, theta: float, length: int) -> tuple[float, ...]:

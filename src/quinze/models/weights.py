@@ -14,6 +14,7 @@ import numpy as np
 
 from quinze.errors import FileFormatError, UnsupportedModelError
 from quinze.formats.checkpoint import Checkpoint, Tensor, TensorType, open_checkpoint
+from quinze.formats.part_names import model_stem
 from quinze.formats.quants import decode
 from quinze.models.config import ModelConfig, from_llama2c
 from quinze.models.gguf_config import from_gguf
@@ -45,7 +46,7 @@ def load_model(path: Path) -> Model:
 
 
 def _from_gguf(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, Tensor]]:
-    name, metadata = checkpoint.path.stem, checkpoint.metadata
+    name, metadata = model_stem(checkpoint.path), checkpoint.metadata
     tensors = from_gguf_names(checkpoint.tensors, str(metadata.get("general.architecture")))
     factors = _numbers(tensors.pop(ROPE_FACTORS, None), name)
     long = {word: _numbers(tensors.pop(key, None), name) for key, word in LONG_FACTORS.items()}

@@ -21,7 +21,7 @@ from quinze.quantization.source import Source
 
 Progress = Callable[[str, int, int], None]
 """Called with a tensor's name, and how many of how many bytes are read."""
-ORDER = [TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q8_0]
+ORDER = [TensorType.F64, TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q8_0]
 """Types that a model can be quantized from without adding one rounding to another's."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from quinze.errors import UnsupportedModelError
 from quinze.formats.checkpoint import Checkpoint, Tensor, TensorType, open_checkpoint
+from quinze.formats.part_names import part_files
 from quinze.formats.quants import encode
 from quinze.models.config import ModelConfig
 from quinze.models.weights import load_model
@@ -83,7 +84,7 @@ def _gguf(checkpoint: Checkpoint) -> Source:
         metadata,
         layers if type(layers) is int else 0,
         checkpoint.bytes,
-        [checkpoint.path],
+        part_files(checkpoint.path),
     )
 
 

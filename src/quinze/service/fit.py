@@ -89,8 +89,8 @@ def fit(
 
     path = service.models.path_of(name_or_path)
     model = load_model(path)
-    limit = model.config.max_position_embeddings
-    granted = min(limit, service.settings.context_length or limit)
+    limit, usual = model.config.longest_context, model.config.max_position_embeddings
+    granted = min(limit, service.settings.context_length or usual)
     if context is not None and not 1 <= context <= limit:
         raise InvalidRequestError(
             f"The context is {context:,}; {model.config.name} reads at most {limit:,} tokens.",
@@ -115,7 +115,7 @@ def fit(
         name=model.config.name, path=str(path), verdict=verdict,
         words=_words(verdict, needed.total, free, wanted, largest, speed, alternative),
         parameters=counted, bits_per_weight=8 * weights / counted.total, context=wanted,
-        context_limit=limit, largest_context=largest, memory=needed,
+        context_limit=usual, largest_context=largest, memory=needed,
         kv_bytes_per_token=engine.kv_cache(model.config, engine.PAGE_TOKENS) // engine.PAGE_TOKENS,
         free=free, threads=threads, speed=speed, processor=processor, alternative=alternative,
     )  # fmt: skip

@@ -29,7 +29,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     parameters: int = 0
     bytes: int = 0
     quantization: str = ""
-    """The type of most of its weights: "F32", "Q8_0", ..."""
+    """As its file calls the mixture, "Q4_K_M"; else the type of most of its weights: "F32", "Q8_0", ..."""
     context_length: int = 0
     """Tokens that its file states as the most."""
     can_chat: bool = False
@@ -58,11 +58,28 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
+FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
+    12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K",
+    32: "BF16",
+}  # fmt: skip
+"""general.file_type of a GGUF: what its maker called the mixture (llama.cpp's llama_ftype)."""
+
+
 def _quantization(model: Model) -> str:
+    named = FILE_TYPES.get(_file_type(model), "")
+    if named:
+        return named
     weights: collections.Counter[str] = collections.Counter()
     for tensor in model.tensors.values():
         weights[tensor.type.name] += tensor.data.nbytes
     return weights.most_common(1)[0][0] if weights else ""
+
+
+def _file_type(model: Model) -> int:
+    """-1 where it is not told, or nonsense."""
+    told = model.checkpoint.metadata.get("general.file_type") if model.checkpoint.format == "gguf" else None
+    return told if type(told) is int else -1
 
 
 def _has_chat_template(path: Path, model: Model) -> bool:

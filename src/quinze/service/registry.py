@@ -25,6 +25,7 @@ from quinze.errors import (
     QuinzeError,
     StorageError,
 )
+from quinze.formats.part_names import model_stem, part_files
 from quinze.paths import atomic_write
 from quinze.service.model_info import ModelInfo as ModelInfo
 from quinze.service.names import valid_name
@@ -110,7 +111,9 @@ class Registry:
         It is checked first, not copied.
         """
         path = _absolute(path)
-        if not _exists(path):
+        if _exists(path):
+            path = _first_part(path)
+        else:
             raise ModelNotFoundError(
                 f"There is no file or folder {path}.", hint="Check the path.", param="path"
             )
@@ -234,6 +237,7 @@ class Registry:
         ):
             path = _absolute(given)
             if _exists(path):
+                path = _first_part(path)
                 return next((name for name, known in paths.items() if known == path), str(path)), path
         raise self._unknown(given, paths)
 
@@ -285,19 +289,25 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _first_part(path: Path) -> Path:
+    """A model in several files goes by its first, whichever is named; a missing one is told of later."""
+    first = part_files(path)[0]
+    return first if _exists(first) else path
+
+
 def _looks_like_path(given: str) -> bool:
     return given.startswith((".", "/", "~")) or "/" in given or given.lower().endswith((".gguf", ".bin"))
 
 
 def _name_of(path: Path) -> str:
-    return path.stem if path.suffix.lower() in {".gguf", ".bin"} else path.name
+    return model_stem(path) if path.suffix.lower() in {".gguf", ".bin"} else path.name
 
 
 def _stamp(path: Path) -> _Stamp:
     """Changes when the model does: then it is described and loaded anew."""
     newest = size = 0
     with contextlib.suppress(OSError):
-        for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        for part in sorted(path.iterdir()) if path.is_dir() else part_files(path):
             found = part.stat()
             newest, size = max(newest, found.st_mtime_ns), size + found.st_size
     return newest, size

@@ -11,6 +11,7 @@ import numpy as np
 
 from quinze.errors import FileFormatError, UnsupportedModelError
 from quinze.formats.checkpoint import Checkpoint, map_file, open_checkpoint
+from quinze.formats.part_names import gguf_in
 from quinze.tokenizer import byte_bpe, spm
 from quinze.tokenizer.hugging_face import SPM_FILES, STOP_NAMES, checked_template, read_folder
 from quinze.tokenizer.patterns import SAME, WHOLE_WORDS
@@ -21,7 +22,10 @@ def read_vocabulary(path: Path, checkpoint: Checkpoint | None = None) -> Vocabul
     """The vocabulary of a model at a path; `checkpoint` is it, where it is open already."""
     try:
         if path.is_dir():
-            return read_folder(path)
+            inside = gguf_in(path)
+            if inside is None:
+                return read_folder(path)
+            path = inside
         if path.name in ("tokenizer.json", "vocab.json", "merges.txt", *SPM_FILES):
             return read_folder(path.parent)
         checkpoint = checkpoint or open_checkpoint(path)
