@@ -13,8 +13,9 @@ import torch
 import transformers
 
 from quinze.errors import CheckpointError, InvalidRequestError
-from quinze.models.adapters import fitted, read_adapter, write_adapter
+from quinze.models.adapters import Adapter, LowRank, fitted, read_adapter, write_adapter
 from quinze.models.base_mark import mark_of
+from quinze.models.transformer import Transformer
 from quinze.models.weights import load_model
 from quinze.training.lora import (
     LoraConfig,
@@ -28,6 +29,7 @@ from quinze.training.lora import (
     to_low_rank,
     without_adapter,
 )
+from quinze.training.qlora import quantized_base
 from quinze.training.quantized_linear import QuantizedLinear
 
 CLOSE = 2e-5
@@ -237,19 +239,17 @@ def test_dropout_leaves_inputs_out_while_training_only(model: Any) -> None:
     assert not torch.equal(still, logits(model))
 
 
-def test_rows_go_out_in_hugging_faces_order_from_an_interleaved_base(shared: Any) -> None:
-    """llama2.c's file has RoPE's pairs side by side: what is trained on it fits the folder of the model."""
-    config = load_model(shared("data/models/stories260K.bin")).config
-    assert config.rope_interleaved
-    from quinze.models.adapters import LowRank, turned
-
+def test_an_adapter_fits_an_interleaved_file_by_its_rows(shared: Any) -> None:
+    """llama2.c has RoPE's pairs side by side: of a head of 8, number 1 is the folder's number 4."""
+    opened = load_model(shared("data/models/stories260K.bin"))
+    assert opened.config.rope_interleaved
     rng = np.random.default_rng(1)
+    name = "model.layers.0.self_attn.q_proj"
     low = LowRank(rng.normal(size=(2, 64)).astype("f4"), rng.normal(size=(64, 2)).astype("f4"), 1.0)
-    out = turned({"model.layers.0.self_attn.q_proj": low}, config, back=True)
-    back = turned(out, config)["model.layers.0.self_attn.q_proj"]
-    assert np.array_equal(back.b, low.b)
-    # Of a head of 8: numbers 0 and 1 are a pair in the file, 0 and 4 in the folder.
-    assert np.array_equal(out["model.layers.0.self_attn.q_proj"].b[4], low.b[1])
+    found = fitted(Adapter(Path("a"), {name: low}), opened)[name]
+    assert np.array_equal(found.b[1], low.b[4])
+    assert np.array_equal(found.b[8], low.b[8])
+    assert np.array_equal(fitted(Adapter(Path("a"), {name: low}), opened, as_folder=True)[name].b, low.b)
 
 
 def test_the_mark_of_a_base_is_kept_beside_its_adapter(
@@ -261,3 +261,19 @@ def test_the_mark_of_a_base_is_kept_beside_its_adapter(
     write_adapter(tmp_path, to_low_rank(model), alpha=16, rslora=True, mark=mark_of(opened), base="tiny")
     assert read_adapter(tmp_path).base == "tiny"
     assert len(fitted(read_adapter(tmp_path), opened)) == 14
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_qlora_over_a_gguf_file_is_the_transformer_of_that_file(
+    family: str, families: Any, tmp_path: Path
+) -> None:
+    """Also where the file has the rows of queries and keys in another order, and biases."""
+    peer = families.make(family, tmp_path, vocab_size=300)
+    opened = load_model(families.write_gguf(tmp_path / "m.gguf", peer, "Q8_0"))
+    quantized, plain = quantized_base(opened), Transformer.of(opened)
+    with torch.no_grad():
+        assert (quantized(IDS) - plain(IDS)).abs().max() < CLOSE
+    apply_lora(quantized, LoraConfig(rank=2))
+    assert len(lora_layers(quantized)) == 7 * opened.config.num_hidden_layers
+    quantized(IDS).sum().backward()
+    assert all(p.grad is not None for p in quantized.parameters() if p.requires_grad)

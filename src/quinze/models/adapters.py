@@ -160,8 +160,10 @@ def write_adapter(
         file.write(json.dumps(config, indent=2, ensure_ascii=False).encode())
 
 
-def fitted(adapter: Adapter, model: Model) -> dict[str, LowRank]:
-    """What the adapter adds to each linear layer of this very model.
+def fitted(adapter: Adapter, model: Model, *, as_folder: bool = False) -> dict[str, LowRank]:
+    """What the adapter adds to each linear layer of this very model, rows in the order of the model's file.
+
+    as_folder  rows in that of Hugging Face's folders, which transformer.py has whatever the file
 
     UnsupportedModelError if it was made for another: by the mark of its base, by names, or by shapes.
     """
@@ -182,31 +184,31 @@ def fitted(adapter: Adapter, model: Model) -> dict[str, LowRank]:
                     f"this model's has {shape[0]:,} x {shape[1]:,}",
                 )  # fmt: skip
             found[name] = part
-    return turned(found, config)
+    return found if as_folder else turned(found, config)
 
 
-def turned(layers: Mapping[str, LowRank], config: ModelConfig, *, back: bool = False) -> dict[str, LowRank]:
-    """Rows of queries and keys in the order of the model, from that of Hugging Face; `back`: to it.
+def turned(layers: Mapping[str, LowRank], config: ModelConfig) -> dict[str, LowRank]:
+    """Rows of queries and keys in the order of the model's file, from that of Hugging Face.
 
     Llama's GGUF and llama2.c have the two numbers that RoPE turns together beside each other; folders have
     them half a head apart.
     """
     if not config.rope_interleaved:
         return dict(layers)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+
+    def rows(x: Floats) -> Floats:
+        heads = x.reshape(-1, config.head_dim, *x.shape[1:])
+        half = config.rotated // 2
+        pairs = np.stack([heads[:, :half], heads[:, half : 2 * half]], axis=2)  # (heads, half, 2, ...)
+        beside = pairs.reshape(len(heads), 2 * half, *x.shape[1:])
+        return np.ascontiguousarray(np.concatenate([beside, heads[:, 2 * half :]], axis=1).reshape(x.shape))
+
     return {
-        name: _turn(low, heads[part], back) if (part := name.rpartition(".")[2]) in heads else low
+        name: replace(low, b=rows(low.b), magnitude=None if low.magnitude is None else rows(low.magnitude))
+        if name.endswith((".q_proj", ".k_proj"))
+        else low
         for name, low in layers.items()
     }
-
-
-def _turn(low: LowRank, heads: int, back: bool) -> LowRank:
-    def rows(x: Floats) -> Floats:
-        pair = (-1, 2) if back else (2, -1)
-        split = x.reshape(heads, *pair, *x.shape[1:])
-        return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(x.shape)
-
-    return replace(low, b=rows(low.b), magnitude=None if low.magnitude is None else rows(low.magnitude))
 
 
 def _from_peft(path: Path, config: Mapping[str, Any]) -> dict[str, LowRank]:

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quinze.errors import CheckpointError, InvalidRequestError
-from quinze.models.adapters import LowRank, turned
-from quinze.models.config import ModelConfig
+from quinze.models.adapters import LowRank
 from quinze.training.quantized_linear import QuantizedLinear
 
 HEADS = ("lm_head", "score")
@@ -214,27 +213,25 @@ def remove_lora(model: nn.Module) -> None:
         _put(model, name, layer.base)
 
 
-def to_low_rank(model: nn.Module, config: ModelConfig | None = None) -> dict[str, LowRank]:
-    """The trained matrices in numpy, their rows in Hugging Face's order, for `write_adapter`.
-
-    config  of a model whose rows may lie otherwise (Llama's GGUF); None: as they are
-    """
+def to_low_rank(model: nn.Module) -> dict[str, LowRank]:
+    """The trained matrices in numpy, for `write_adapter`."""
 
     def plain(x: Tensor) -> np.ndarray:
         return np.ascontiguousarray(x.detach().float().cpu().numpy())
 
-    found = {
+    return {
         name: LowRank(
             plain(layer.lora_A), plain(layer.lora_B), layer.scale,
             None if layer.magnitude is None else plain(layer.magnitude),
         )
         for name, layer in lora_layers(model).items()
     }  # fmt: skip
-    return found if config is None else turned(found, config, back=True)
 
 
 def apply_adapter(model: nn.Module, layers: Mapping[str, LowRank], *, dropout: float = 0.0) -> None:
-    """An adapter that somebody trained, put on a model of its base; `layers` from `models.adapters.fitted`.
+    """An adapter that somebody trained, put on a model of its base.
+
+    layers  from `models.adapters.fitted(adapter, model, as_folder=True)`
 
     To go on training, to merge, or to compare with what is served.
     """
