@@ -105,6 +105,30 @@ NewFloats forward_all(PyDecoder& self, PyCache& cache, const Ids& given) {
     return give(std::move(logits), {T, V});
 }
 
+void observe(PyDecoder& self) {
+    nb::gil_scoped_release release;
+    const std::lock_guard lock(self.mutex);
+    self.decoder.observe();
+}
+
+// name -> (sums of squares (cols,), tokens)
+nb::dict observed(PyDecoder& self) {
+    std::vector<Observer::Seen> seen;
+    {
+        nb::gil_scoped_release release;
+        const std::lock_guard lock(self.mutex);
+        if (self.decoder.observer())
+            for (const auto& [weight, sums] : self.decoder.observer()->seen()) seen.push_back(sums);
+    }
+    nb::dict found;
+    for (const Observer::Seen& one : seen) {
+        std::unique_ptr<double[]> squares(new double[one.squares.size()]);
+        std::copy(one.squares.begin(), one.squares.end(), squares.get());
+        found[one.name.c_str()] = nb::make_tuple(give(std::move(squares), {one.squares.size()}), one.tokens);
+    }
+    return found;
+}
+
 using Mask = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 int32_t sample(PyDecoder& self, PyCache& cache, Sampler& sampler, const std::optional<Mask>& given) {
@@ -184,6 +208,8 @@ NB_MODULE(_C, m) {
         .def("forward_all", &forward_all, "cache"_a, "ids"_a, "The same; returns the logits of every id, (T, V).")
         .def("sample", &sample, "cache"_a, "sampler"_a, "mask"_a = nb::none(),
              "Chooses and accepts the id after the last one; mask (ceil(V / 32),): a bit for each id that may be chosen.")
-        .def("truncate", &shorten, "cache"_a, "length"_a);
+        .def("truncate", &shorten, "cache"_a, "length"_a)
+        .def("observe", &observe, "Sums up from now on what each weight is multiplied with.")
+        .def("observed", &observed, "name -> (sums of squares of its inputs (cols,), tokens) since `observe`.");
     m.def("decoder", &make_decoder, "config"_a, "tensors"_a, "kernels"_a = "auto", "threads"_a = 1);
 }

@@ -10,6 +10,7 @@
 #include "cache.h"
 #include "decoder_config.h"
 #include "kernels.h"
+#include "observer.h"
 #include "thread_pool.h"
 
 namespace quinze {
@@ -49,6 +50,8 @@ public:
     int64_t positions() const { return weights_.positions.rows; }  // where they are learned there are no more; else 0
     const Kernels& kernels() const { return kernels_; }
     int threads() const { return pool_.size(); }
+    void observe() { observer_ = std::make_unique<Observer>(weights_); }  // from now on; earlier sums are forgotten
+    const Observer* observer() const { return observer_.get(); }
 
 private:
     struct Product { const Weight* w; float* y; };  // y (T, w->rows)
@@ -83,6 +86,7 @@ private:
     std::vector<float> scale_;
     std::vector<int32_t> sum8_;
     Activations input_;  // what the products at hand read
+    std::unique_ptr<Observer> observer_;  // null: nobody asks
     std::vector<float> part_max_, part_sum_, part_acc_;  // pieces of a softmax over many keys
 };
 

@@ -49,6 +49,7 @@ void Decoder::normalize(const float* x, const Norm& norm, int64_t T, std::initia
 // y[:, row0:row1] = X W[row0:row1]^T    y (T, w.rows)
 void Decoder::multiply(const Weight& w, int64_t row0, int64_t row1, int64_t T, float* y, int thread) {
     const int type = static_cast<int>(w.type);
+    if (observer_ && row0 == 0) observer_->see(w, input_.f32, T);
     if (T == 1) kernels_.gemv[type](w, row0, row1, input_, y + row0);
     else kernels_.gemm[type](w, row0, row1, input_, T, y + row0, w.rows, scratch_[thread].get());
 }

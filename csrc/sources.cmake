@@ -8,6 +8,7 @@ add_library(quinze_kernels STATIC
   csrc/decoder_mlp.cpp
   csrc/decoder_products.cpp
   csrc/encode.cpp
+  csrc/observer.cpp
   csrc/sampling.cpp
 )
 target_include_directories(quinze_kernels PUBLIC csrc)

@@ -70,6 +70,13 @@ class Decoder(Protocol):
         ...
 
     def truncate(self, cache: Cache, length: int) -> None: ...
+    def observe(self) -> None:
+        """Sum up from now on what each weight is multiplied with."""
+        ...
+
+    def observed(self) -> dict[str, tuple[npt.NDArray[np.float64], int]]:
+        """name -> (sums of squares of its inputs (cols,), tokens), since `observe`."""
+        ...
 
 
 def decoder(

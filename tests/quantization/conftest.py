@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,17 +47,27 @@ def tiny_f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ggml_quantize() -> Callable[[np.ndarray, TensorType], np.ndarray]:
-    """ggml's reference encoder, through the library inside xllamacpp."""
+def stories(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained llama2.c model beside its tokenizer."""
+    folder = tmp_path_factory.mktemp("stories")
+    for name in ("stories260K.bin", "tok512.bin"):
+        shutil.copy(shared(f"data/models/{name}"), folder)
+    return folder / "stories260K.bin"
+
+
+@pytest.fixture(scope="session")
+def ggml_quantize() -> Callable[..., np.ndarray]:
+    """ggml's reference encoder, through the library inside xllamacpp; `importance` (cols,) as it takes it."""
     library = ctypes.CDLL(str(next(Path(str(xllamacpp.__file__)).parent.glob("xllamacpp*.so"))))
     chunk = library.ggml_quantize_chunk
     chunk.restype = ctypes.c_size_t
     chunk.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 3, ctypes.c_void_p]
 
-    def encode(weights: np.ndarray, kind: TensorType) -> np.ndarray:
+    def encode(weights: np.ndarray, kind: TensorType, importance: np.ndarray | None = None) -> np.ndarray:
         data = np.zeros(kind.size(weights.shape), np.uint8)
+        given = None if importance is None else importance.ctypes.data
         number = gguf.GGMLQuantizationType[kind.name]
-        chunk(number, weights.ctypes.data, data.ctypes.data, 0, *weights.shape, None)
+        chunk(number, weights.ctypes.data, data.ctypes.data, 0, *weights.shape, given)
         return data
 
     return encode

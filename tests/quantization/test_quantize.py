@@ -20,6 +20,7 @@ from quinze.errors import InvalidRequestError, UnsupportedModelError
 from quinze.formats.checkpoint import TensorType, open_checkpoint
 from quinze.formats.gguf import read_gguf
 from quinze.models.weights import load_model
+from quinze.quantization.calibration import text_ids
 from quinze.quantization.levels import LEVELS, level, needs_more_bits, type_of
 from quinze.quantization.quantize import quantize
 from quinze.quantization.report import compare
@@ -27,15 +28,6 @@ from quinze.quantization.source import open_source
 from quinze.tokenizer.tokenizer import load_tokenizer
 
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
-
-
-@pytest.fixture(scope="module")
-def stories(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained llama2.c model beside its tokenizer."""
-    folder = tmp_path_factory.mktemp("stories")
-    for name in ("stories260K.bin", "tok512.bin"):
-        shutil.copy(shared(f"data/models/{name}"), folder)
-    return folder / "stories260K.bin"
 
 
 @pytest.mark.parametrize("name", LEVELS)
@@ -200,9 +192,9 @@ def test_mixtures_give_more_bits_where_llama_cpp_does() -> None:
 def test_the_report_tells_what_llama_cpp_tells(
     stories: Path, tmp_path: Path, llama_cpp: Callable[..., Any]
 ) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("Once upon a time, there was a little girl named Lily. She loved to play outside. " * 3)
-    original, f16, q8, q4 = compare(stories, [level(n) for n in ("f16", "q8_0", "q4_0")], text)
+    text = "Once upon a time, there was a little girl named Lily. She loved to play outside. " * 3
+    ids = text_ids(stories, [text])
+    original, f16, q8, q4 = compare(stories, [level(n) for n in ("f16", "q8_0", "q4_0")], ids)
     assert (original.level, original.divergence, original.flipped, original.error) == ("original", 0, 0, 0)
     assert original.bytes > f16.bytes > q8.bytes > q4.bytes
     assert f16.error < q8.error < q4.error < q4.worst_error < 0.2
@@ -212,7 +204,6 @@ def test_the_report_tells_what_llama_cpp_tells(
 
     out = tmp_path / "f32.gguf"
     quantize(open_source(stories), level("f32"), out)
-    ids = load_tokenizer(stories).encode(text.read_text())
     assert original.tokens == len(ids) - 1
     peer = llama_cpp(out, context_length=512, threads=2)
     surprise = 0.0
@@ -253,8 +244,9 @@ def test_the_command_writes_tells_and_refuses(
 
 
 def test_the_command_reports_as_a_table_and_as_json(
-    stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("QUINZE_HOME", str(tmp_path / "home"))
     text = tmp_path / "text.txt"
     text.write_text("Once upon a time there was a dog. He was happy. " * 4)
     assert run(["quantize", str(stories), "q4_0", "--report", "--text", str(text)]) == 0

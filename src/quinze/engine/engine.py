@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from quinze import native
 from quinze.engine.constraints import Constraint
@@ -99,6 +100,16 @@ class Engine:
         with self._turns.turn():
             decoder = self._running()
             return decoder.forward_all(decoder.cache(self._kv_type), prompt)
+
+    def observe(self) -> None:
+        """Sum up from now on the squares of what each weight is multiplied with."""
+        with self._turns.turn():
+            self._running().observe()
+
+    def observed(self) -> dict[str, tuple[npt.NDArray[np.float64], int]]:
+        """Hugging Face's name of a weight -> (sums of squares (cols,), tokens), since `observe`."""
+        with self._turns.turn():
+            return self._running().observed()
 
     def close(self) -> None:
         """Give the memory back. A generation under way ends with InvalidRequestError at its next token."""

@@ -31,12 +31,15 @@ def encode_rows(weights: Floats, kind: TensorType, importance: Floats | None = N
 def recode(
     tensor: Tensor, kind: TensorType, pool: ThreadPoolExecutor, importance: Floats | None = None
 ) -> Iterator[Bytes]:
-    """The tensor in another type, piece by piece, in order. FileFormatError where weights are no numbers."""
+    """The tensor in another type, piece by piece, in order. FileFormatError where weights are no numbers.
+
+    importance  (matrices, cols) what each column's error weighs: for all of it, or for each expert
+    """
     if tensor.type is kind:
         yield tensor.data
         return
 
-    def work(piece: Tensor) -> Bytes:
+    def work(piece: Tensor, weighs: Floats | None) -> Bytes:
         weights = decode(piece)
         if not np.isfinite(weights).all():
             raise FileFormatError(
@@ -44,16 +47,29 @@ def recode(
                 hint="The model is broken: download it again, or ask its makers.",
             )
         with np.errstate(over="ignore"):
-            return encode_rows(weights, kind, importance)
+            return encode_rows(weights, kind, weighs)
 
     waiting: deque[Future[Bytes]] = deque()
-    for piece in pieces(tensor):
-        waiting.append(pool.submit(work, piece))
+    for piece, weighs in weighed_pieces(tensor, importance):
+        waiting.append(pool.submit(work, piece, weighs))
         # So many are under way or done and not yet written: memory stays small.
         if len(waiting) >= 4:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def weighed_pieces(tensor: Tensor, importance: Floats | None) -> Iterator[tuple[Tensor, Floats | None]]:
+    """The pieces, and what their columns weigh (cols,)."""
+    if importance is None or len(importance) == 1:
+        for piece in pieces(tensor):
+            yield piece, None if importance is None else importance[0]
+        return
+    size = len(tensor.data) // len(importance)
+    for i, weighs in enumerate(importance):
+        matrix = Tensor(tensor.name, tensor.type, tensor.shape[1:], tensor.data[i * size : (i + 1) * size])
+        for piece in pieces(matrix):
+            yield piece, weighs
 
 
 def pieces(tensor: Tensor) -> Iterator[Tensor]:

@@ -11,28 +11,28 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from quinze.engine.engine import Engine
-from quinze.errors import FileFormatError, InvalidRequestError
-from quinze.formats.checkpoint import Tensor, open_checkpoint
+from quinze.errors import InvalidRequestError
+from quinze.formats.checkpoint import Tensor, TensorType, open_checkpoint
 from quinze.formats.quants import Floats, decode
 from quinze.models.weights import load_model
+from quinze.quantization.calibration import Calibration
 from quinze.quantization.encoder import pieces
 from quinze.quantization.levels import Level
 from quinze.quantization.quantize import Progress, quantize
 from quinze.quantization.source import Source, open_source
-from quinze.tokenizer.tokenizer import load_tokenizer
 
 LEVELS = ("q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q4_0")
 """Compared when none is named."""
 WINDOW = 256
 """Tokens that are read together; each but the first is foretold from those before it in the window."""
-MAX_TOKENS = 4096
+MIN_TOKENS, MAX_TOKENS = 16, 4096
 """Of the text that are looked at, so that a large model is done within the hour."""
 
 
@@ -44,6 +44,8 @@ class Row:
     bytes: int
     bits: float
     """Of file for each weight."""
+    calibrated: bool = False
+    """The errors of columns were weighed by what the model reads (calibration.py)."""
     error: float = 0.0
     """Of all weights together: |w' - w| / |w|, root mean square."""
     worst_tensor: str = ""
@@ -59,36 +61,90 @@ class Row:
 def compare(
     path: Path,
     levels: Sequence[Level],
-    text: Path | None,
+    ids: Sequence[int] = (),
     *,
     pure: bool = False,
+    calibration: Calibration | None = None,
+    types: Mapping[str, TensorType] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """One row for the original and one for each level. Without a text, sizes and errors alone."""
+    """One row for the original and one for each level, and with a calibration a second one for each.
+
+    ids     of the text that is read with each; without them, sizes and errors alone
+    types   name -> type, over those of every level
+    """
     source = open_source(path)
-    ids = _ids(path, text) if text is not None else []
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors)
-    original = Engine(load_model(path), threads=threads, kv_type="f32") if ids else None
     rows = [Row("original", source.bytes, 8 * source.bytes / parameters)]
-    if original is not None:
-        rows[0] = _with_text(rows[0], original, original, ids)
-    with tempfile.TemporaryDirectory(prefix="quinze-") as folder:
-        for chosen in levels:
-            out = Path(folder) / f"{chosen.name}.gguf"
-            done = quantize(
-                source, chosen, out, pure=pure, threads=threads, progress=_named(progress, chosen.name)
-            )
-            row = _errors(Row(chosen.name, done.bytes, done.bits), source, out)
-            if original is not None:
-                engine = Engine(load_model(out), threads=threads, kv_type="f32")
-                row = _with_text(row, original, engine, ids)
-                engine.close()
-            rows.append(row)
-            out.unlink()
-    if original is not None:
-        original.close()
+    judge = Judge(path, ids, threads) if ids else None
+    if judge is not None:
+        rows[0] = judge.of(rows[0], None)
+    try:
+        with tempfile.TemporaryDirectory(prefix="quinze-") as folder:
+            for chosen in levels:
+                for weighed in (None, calibration) if calibration and weighs(chosen) else (None,):
+                    out = Path(folder) / f"{chosen.name}.gguf"
+                    done = quantize(
+                        source, chosen, out, pure=pure, calibration=weighed, types=types, threads=threads,
+                        progress=_named(progress, chosen.name),
+                    )  # fmt: skip
+                    row = Row(chosen.name, done.bytes, done.bits, calibrated=weighed is not None)
+                    row = _errors(row, source, out)
+                    rows.append(row if judge is None else judge.of(row, out))
+                    out.unlink()
+    finally:
+        if judge is not None:
+            judge.close()
     return rows
+
+
+def weighs(level: Level) -> bool:
+    """Whether a calibration changes anything: types with a plain rule have no choice to make."""
+    return level.type not in (TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q8_0)
+
+
+class Judge:
+    """The original on a text, and what others say of the same text."""
+
+    def __init__(self, path: Path, ids: Sequence[int], threads: int | None) -> None:
+        self._ids, self._threads = list(ids), threads
+        if len(self._ids) < MIN_TOKENS:
+            raise InvalidRequestError(
+                f"The text to compare on has {len(ids)} tokens; a comparison needs some hundreds.",
+                param="text",
+            )
+        self._original = Engine(load_model(path), threads=threads, kv_type="f32")
+
+    def of(self, row: Row, path: Path | None) -> Row:
+        """The row with what the model at `path` does to the text; None: the original itself."""
+        if path is None:
+            return self._read(row, self._original)
+        engine = Engine(load_model(path), threads=self._threads, kv_type="f32")
+        try:
+            return self._read(row, engine)
+        finally:
+            engine.close()
+
+    def close(self) -> None:
+        self._original.close()
+
+    def _read(self, row: Row, engine: Engine) -> Row:
+        surprise = divergence = 0.0
+        flipped = count = 0
+        for window in _windows(self._ids):
+            mine = engine.logits(window)[:-1]
+            truth = mine if engine is self._original else self._original.logits(window)[:-1]
+            for t, following in enumerate(window[1:]):
+                p, q = _log_softmax(truth[t]), _log_softmax(mine[t])
+                surprise -= float(q[following])
+                divergence += float(np.exp(p) @ (p - q))
+                flipped += int(truth[t].argmax() != mine[t].argmax())
+                count += 1
+        return replace(
+            row, tokens=count, perplexity=math.exp(surprise / count),
+            divergence=max(0.0, divergence / count), flipped=flipped / count,
+        )  # fmt: skip
 
 
 def _named(progress: Progress | None, level: str) -> Progress | None:
@@ -108,15 +164,10 @@ def _errors(row: Row, source: Source, out: Path) -> Row:
         whole_off, whole = whole_off + off, whole + size
         found[tensor.name] = (ours.type.name, math.sqrt(off / size) if size else 0.0)
     worst = max(found, key=lambda name: found[name][1])
-    return Row(
-        row.level,
-        row.bytes,
-        row.bits,
-        math.sqrt(whole_off / whole) if whole else 0.0,
-        worst,
-        found[worst][1],
-        found,
-    )
+    return replace(
+        row, error=math.sqrt(whole_off / whole) if whole else 0.0, worst_tensor=worst,
+        worst_error=found[worst][1], tensors=found,
+    )  # fmt: skip
 
 
 def _squares(before: Tensor, after: Tensor) -> tuple[float, float]:
@@ -127,24 +178,6 @@ def _squares(before: Tensor, after: Tensor) -> tuple[float, float]:
         off += float(np.square(now - was, dtype=np.float64).sum())
         size += float(np.square(was, dtype=np.float64).sum())
     return off, size
-
-
-def _with_text(row: Row, original: Engine, engine: Engine, ids: list[int]) -> Row:
-    surprise = divergence = 0.0
-    flipped = count = 0
-    for window in _windows(ids):
-        mine = engine.logits(window)[:-1]
-        truth = mine if engine is original else original.logits(window)[:-1]
-        for t, following in enumerate(window[1:]):
-            p, q = _log_softmax(truth[t]), _log_softmax(mine[t])
-            surprise -= float(q[following])
-            divergence += float(np.exp(p) @ (p - q))
-            flipped += int(truth[t].argmax() != mine[t].argmax())
-            count += 1
-    return Row(
-        row.level, row.bytes, row.bits, row.error, row.worst_tensor, row.worst_error, row.tensors,
-        count, math.exp(surprise / count), max(0.0, divergence / count), flipped / count,
-    )  # fmt: skip
 
 
 def _windows(ids: list[int]) -> Iterator[list[int]]:
@@ -158,18 +191,3 @@ def _log_softmax(logits: Floats) -> np.ndarray:
     wide = logits.astype(np.float64)
     wide -= wide.max()
     return np.asarray(wide - math.log(float(np.exp(wide).sum())))
-
-
-def _ids(path: Path, text: Path) -> list[int]:
-    """The first tokens of a text file."""
-    try:
-        with text.open("rb") as file:
-            words = file.read(16 * MAX_TOKENS).decode("utf-8", errors="ignore")
-    except OSError as error:
-        raise FileFormatError(f"{text} could not be read: {error.strerror}.") from error
-    ids = load_tokenizer(path).encode(words)[:MAX_TOKENS]
-    if len(ids) < 16:
-        raise InvalidRequestError(
-            f"{text.name} has {len(ids)} tokens; a comparison needs some hundreds.", param="text"
-        )
-    return ids
