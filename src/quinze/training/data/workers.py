@@ -50,9 +50,9 @@ class Workers:
         waiting: deque[Future[bytes]] = deque()
         for task in tasks:
             if self._here:
-                yield msgspec.convert(
-                    msgspec.to_builtins(self._here.run(task), builtin_types=(bytes,)), result
-                )
+                done = self._here.run(task)
+                assert isinstance(done, result)
+                yield done
                 continue
             waiting.append(self._threads.submit(self._ask, msgspec.msgpack.encode(task)))
             if len(waiting) > self._ahead:
