@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from quinze.cli.main import json_option, opened_service
 from quinze.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from quinze.formats.checkpoint import TensorType
     from quinze.quantization.calibration import Calibration
     from quinze.quantization.report import Row
 
@@ -82,7 +83,7 @@ def quantize(report: bool, **asked: object) -> None:
 
     MODEL is a GGUF file, a Hugging Face folder or a llama2.c file. LEVEL, from the largest to the smallest:
     f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0. Good first choices:
-    q4_k_m for least size, q6_k for least damage.
+    q4_k_m for least size, q6_k for least damage. "auto" with --under gives each matrix the type it needs.
     """
     given = _Asked(**asked)  # type: ignore[arg-type]  # click checked them
     if given.keep is not None and given.calibrate is None:
@@ -94,25 +95,35 @@ def quantize(report: bool, **asked: object) -> None:
         raise InvalidRequestError("A level is missing.", hint="For example: quinze quantize MODEL q4_k_m.")
     if given.text is not None:
         raise InvalidRequestError("--text goes with --report.", param="text")
-    calibration, _ = _texts(given, compared=False)
-    _write(given, given.level, calibration)
+    if given.level.lower() == "auto":
+        raise InvalidRequestError(
+            "The level auto needs a size to share out.", hint="Such as --under 500MB.", param="under"
+        )
+    _write(given, given.level, _texts(given, compared=False).calibration)
 
 
-def _write(asked: _Asked, level: str, calibration: Calibration | None) -> None:
+def _write(
+    asked: _Asked,
+    level: str,
+    calibration: Calibration | None,
+    types: Mapping[str, TensorType] | None = None,
+) -> None:
     from quinze.formats.part_names import model_stem
     from quinze.quantization import levels
     from quinze.quantization import quantize as work
+    from quinze.quantization.allocation import AUTO
     from quinze.quantization.source import open_source
 
-    chosen, named = levels.level(level), asked.model.resolve()
+    chosen = AUTO if level == AUTO.name else levels.level(level)
+    named = asked.model.resolve()
     out = asked.output or Path(f"{model_stem(named) if named.is_file() else named.name}-{chosen.name}.gguf")
     if out.is_dir():
         raise InvalidRequestError(f"{out} is a folder.", hint="Name the file to write.", param="output")
     source = open_source(asked.model)
     with _bar() as bar:
         done = work.quantize(
-            source, chosen, out, pure=asked.pure, calibration=calibration, threads=asked.threads,
-            progress=bar,
+            source, chosen, out, pure=asked.pure, calibration=calibration, types=types,
+            threads=asked.threads, progress=bar,
         )  # fmt: skip
     if asked.as_json:
         console.print_json(asdict(done) | {"bits": done.bits, "calibrated": calibration is not None})
@@ -121,8 +132,8 @@ def _write(asked: _Asked, level: str, calibration: Calibration | None) -> None:
         f"{done.path}  {console.in_bytes(done.bytes)}, {done.bits:.2f} bits a weight "
         f"(was {console.in_bytes(done.source_bytes)})"
     )
-    types = ", ".join(f"{count} {name}" for name, count in sorted(done.types.items()))
-    console.remark(f"Tensors: {types}.")
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(done.types.items()))
+    console.remark(f"Tensors: {counts}.")
     if calibration is not None:
         console.remark(f"Calibrated on {calibration.tokens:,} tokens.")
     if done.rounded_twice:
@@ -136,23 +147,40 @@ def _write(asked: _Asked, level: str, calibration: Calibration | None) -> None:
 
 def _report(asked: _Asked) -> None:
     from quinze.quantization import levels
+    from quinze.quantization.allocation import AUTO, allocate
     from quinze.quantization.recommend import Budget, name_of, recommend, size_of
     from quinze.quantization.report import LEVELS, compare
+    from quinze.quantization.source import open_source
 
     budget = Budget(size_of(asked.under) if asked.under is not None else None, asked.kl)
     wanted = budget.bytes is not None or budget.divergence is not None
-    if wanted and asked.level is not None:
+    auto = asked.level is not None and asked.level.lower() == AUTO.name
+    if wanted and asked.level is not None and not auto:
         raise InvalidRequestError("A budget chooses the level: leave LEVEL out.", param="level")
+    if auto and (budget.bytes is None or (asked.text is None and asked.calibrate is None)):
+        raise InvalidRequestError(
+            "The level auto shares out a size by what is measured on a text.",
+            hint="Name both: --under 500MB --calibrate TEXTS.",
+            param="level",
+        )
     if budget.divergence is not None and asked.text is None and asked.calibrate is None:
         raise InvalidRequestError(
             "A damage budget is measured on a text.", hint="Name one of yours with --text.", param="kl"
         )
-    chosen = [levels.level(asked.level)] if asked.level else [levels.level(name) for name in LEVELS]
-    calibration, ids = _texts(asked, compared=True)
+    one = asked.level is not None and not auto
+    chosen = [levels.level(asked.level or "")] if one else [levels.level(name) for name in LEVELS]
+    texts = _texts(asked, compared=True, allotted=auto)
+    calibration, types = texts.calibration, None
     with _bar() as bar:
+        if auto and budget.bytes is not None:
+            types = allocate(
+                open_source(asked.model), texts.seen, budget.bytes, calibration=calibration,
+                threads=asked.threads, progress=bar,
+            )  # fmt: skip
+            chosen.append(AUTO)
         rows = compare(
-            asked.model, chosen, ids, pure=asked.pure, calibration=calibration, threads=asked.threads,
-            progress=bar,
+            asked.model, chosen, texts.judged, pure=asked.pure, calibration=calibration, types=types,
+            threads=asked.threads, progress=bar,
         )  # fmt: skip
     found = recommend(rows, budget) if wanted else None
     marked = found.row if found else None
@@ -166,10 +194,9 @@ def _report(asked: _Asked) -> None:
     if marked is None:
         return
     if asked.output is not None:
-        _write(asked, marked.level, calibration if marked.calibrated else None)
+        _write(asked, marked.level, calibration if marked.calibrated else None, types)
     elif not asked.as_json:
-        again = f" --calibrate {asked.calibrate}" if marked.calibrated else ""
-        console.remark(f"Write {name_of(marked)}: quinze quantize {asked.model} {marked.level}{again}")
+        console.remark(f"To write {name_of(marked)}: the same with --output FILE.")
 
 
 def _print_table(rows: list[Row], marked: Row | None) -> None:
@@ -199,43 +226,55 @@ def _columns(row: Row, marked: Row | None) -> list[str]:
     return [*columns, f"{row.perplexity:.3f}", f"{row.divergence:.5f}", f"{row.flipped:.1%}"]
 
 
-def _texts(asked: _Asked, *, compared: bool) -> tuple[Calibration | None, list[int]]:
-    """The calibration, and the ids of the text that levels are compared on, which was not calibrated on."""
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    calibration: Calibration | None = None
+    seen: tuple[int, ...] = ()
+    """Ids of what may decide something."""
+    judged: tuple[int, ...] = ()
+    """Ids of what levels are compared on; nothing else was done with it."""
+
+
+def _texts(asked: _Asked, *, compared: bool, allotted: bool = False) -> _Texts:
+    """What --calibrate and --text name, read; with one of them alone, its end is kept for the judgment."""
     if asked.calibrate is None and asked.text is None:
-        return None, []
+        return _Texts()
     from quinze.quantization import calibration as work
     from quinze.quantization.report import MAX_TOKENS
     from quinze.quantization.source import open_source
     from quinze.service.own_texts import OwnText, held_out, own_texts
 
-    def read(given: str, option: str) -> list[OwnText]:
+    def read(given: str | None, option: str) -> list[OwnText]:
+        if given is None:
+            return []
         return own_texts(service, given, progress=lambda name: bar(name, 0, 1), param=option)
 
+    kept = asked.calibrate is not None and work.is_calibration(Path(asked.calibrate))
     with opened_service() as service, _bar() as bar:
-        judged = [text.text for text in read(asked.text, "text")] if asked.text is not None else []
+        texts, judged = read(None if kept else asked.calibrate, "calibrate"), read(asked.text, "text")
+        if {text.text for text in texts} & {text.text for text in judged}:
+            raise InvalidRequestError(
+                "--text names texts that --calibrate names too: the comparison would flatter.",
+                hint="Leave --text out: the last fifth of each text is then kept for it.",
+                param="text",
+            )
+        seen, unseen = [text.text for text in texts], [text.text for text in judged]
+        if compared and texts and not judged:
+            seen, unseen = held_out(texts)
+        elif allotted and not texts:
+            seen, unseen = held_out(judged)
+        seen_ids = work.text_ids(asked.model, seen)
         calibration = None
-        if asked.calibrate is not None:
-            if work.is_calibration(Path(asked.calibrate)):
-                calibration = work.load_calibration(Path(asked.calibrate))
-            else:
-                texts = read(asked.calibrate, "calibrate")
-                same = {text.text for text in texts} & set(judged)
-                if same:
-                    raise InvalidRequestError(
-                        "--text names texts that --calibrate names too: the comparison would flatter.",
-                        hint="Leave --text out: the last fifth of each text is then kept for it.",
-                        param="text",
-                    )
-                seen, unseen = held_out(texts) if compared and not judged else ([t.text for t in texts], [])
-                judged = judged or unseen
-                calibration = work.calibrate(
-                    asked.model, open_source(asked.model), work.text_ids(asked.model, seen),
-                    datasets=[asked.calibrate], threads=asked.threads,
-                    progress=lambda done, total: bar("calibrating", done, total),
-                )  # fmt: skip
-                if asked.keep is not None:
-                    work.save_calibration(calibration, asked.keep)
-        return calibration, work.text_ids(asked.model, judged, MAX_TOKENS) if judged else []
+        if kept:
+            calibration = work.load_calibration(Path(str(asked.calibrate)))
+        elif texts:
+            calibration = work.calibrate(
+                asked.model, open_source(asked.model), seen_ids, datasets=[str(asked.calibrate)],
+                threads=asked.threads, progress=lambda done, total: bar("calibrating", done, total),
+            )  # fmt: skip
+            if asked.keep is not None:
+                work.save_calibration(calibration, asked.keep)
+        return _Texts(calibration, tuple(seen_ids), tuple(work.text_ids(asked.model, unseen, MAX_TOKENS)))
 
 
 class _Bar:

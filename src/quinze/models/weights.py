@@ -38,7 +38,11 @@ class Model:
 
 def load_model(path: Path) -> Model:
     """Open a GGUF, a Hugging Face folder or a llama2.c file, and check it whole."""
-    checkpoint = open_checkpoint(path)
+    return model_of(open_checkpoint(path))
+
+
+def model_of(checkpoint: Checkpoint) -> Model:
+    """The same of a checkpoint that is open, or made in memory."""
     config, tensors = _READ[checkpoint.format](checkpoint)
     tensors = parted(tensors, config)
     _check(config, tensors)

@@ -72,7 +72,7 @@ def compare(
     """One row for the original and one for each level, and with a calibration a second one for each.
 
     ids     of the text that is read with each; without them, sizes and errors alone
-    types   name -> type, over those of every level
+    types   name -> type, those of the level "auto" (allocation.py)
     """
     source = open_source(path)
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors)
@@ -86,7 +86,8 @@ def compare(
                 for weighed in (None, calibration) if calibration and weighs(chosen) else (None,):
                     out = Path(folder) / f"{chosen.name}.gguf"
                     done = quantize(
-                        source, chosen, out, pure=pure, calibration=weighed, types=types, threads=threads,
+                        source, chosen, out, pure=pure, calibration=weighed, threads=threads,
+                        types=types if chosen.name == "auto" else None,
                         progress=_named(progress, chosen.name),
                     )  # fmt: skip
                     row = Row(chosen.name, done.bytes, done.bits, calibrated=weighed is not None)
@@ -132,11 +133,11 @@ class Judge:
     def _read(self, row: Row, engine: Engine) -> Row:
         surprise = divergence = 0.0
         flipped = count = 0
-        for window in _windows(self._ids):
+        for window in windows(self._ids):
             mine = engine.logits(window)[:-1]
             truth = mine if engine is self._original else self._original.logits(window)[:-1]
             for t, following in enumerate(window[1:]):
-                p, q = _log_softmax(truth[t]), _log_softmax(mine[t])
+                p, q = log_softmax(truth[t]), log_softmax(mine[t])
                 surprise -= float(q[following])
                 divergence += float(np.exp(p) @ (p - q))
                 flipped += int(truth[t].argmax() != mine[t].argmax())
@@ -180,14 +181,16 @@ def _squares(before: Tensor, after: Tensor) -> tuple[float, float]:
     return off, size
 
 
-def _windows(ids: list[int]) -> Iterator[list[int]]:
+def windows(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """The text in pieces that are read together."""
     for start in range(0, len(ids) - 1, WINDOW):
         window = ids[start : start + WINDOW]
         if len(window) > 1:
             yield window
 
 
-def _log_softmax(logits: Floats) -> np.ndarray:
+def log_softmax(logits: Floats) -> np.ndarray:
+    """(V,) -> logarithms of the odds, in float64."""
     wide = logits.astype(np.float64)
     wide -= wide.max()
     return np.asarray(wide - math.log(float(np.exp(wide).sum())))
