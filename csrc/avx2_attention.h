@@ -11,9 +11,25 @@ namespace {
 constexpr int64_t kPadded = (kMaxHeadDim + 7) / 8 * 8;
 constexpr float kNone = -__builtin_inff();
 
+// Of a block of Q8_0: its scale, and eight of its numbers.
+inline __m256 cached_scale(const std::byte* block) {
+    uint16_t d;
+    std::memcpy(&d, block, 2);
+    return broadcast_f16(d);
+}
+inline __m256 cached_q8(const std::byte* block, int64_t i, __m256 scale) {
+    const __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + 2 + i));
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)), scale);
+}
+
 // n numbers in the cache's format, zeros up to the next multiple of 8.
 inline void load_row(const std::byte* p, Type type, int64_t n, float* y) {
     int64_t i = 0;
+    if (type == Type::Q8_0) {  // a whole block may be written: there is room up to kPadded
+        for (; i < n; i += kBlock, p += sizeof(BlockQ8_0))
+            for (int64_t j = 0; j < kBlock && i + j < n; j += 8) _mm256_store_ps(y + i + j, cached_q8(p, j, cached_scale(p)));
+        return;
+    }
     if (type == Type::F16) {
         for (; i + 8 <= n; i += 8) _mm256_store_ps(y + i, load_f16(p + 2 * i));
     } else {
@@ -51,21 +67,29 @@ inline float reweigh(float* scores, int64_t n, float scale, float& largest, floa
 
 // ---------------------------------------------------------------- few rows (decoding): each key is read once, as it lies
 
-template <Type type> inline __m256 cached8(const std::byte* p, int64_t i) {
+// Eight numbers, i of them from the beginning of a row; 32 share a scale in Q8_0, as they do in the loops below.
+template <Type type> inline __m256 cached8(const std::byte* p, int64_t i, __m256 scale) {
     if constexpr (type == Type::F16) return load_f16(p + 2 * i);
-    else return _mm256_loadu_ps(reinterpret_cast<const float*>(p + 4 * i));
+    else if constexpr (type == Type::F32) return _mm256_loadu_ps(reinterpret_cast<const float*>(p + 4 * i));
+    else return cached_q8(p + i / kBlock * static_cast<int64_t>(sizeof(BlockQ8_0)), i % kBlock, scale);
+}
+template <Type type> inline __m256 scale_at(const std::byte* p, int64_t i) {
+    if constexpr (type == Type::Q8_0) return cached_scale(p + i / kBlock * static_cast<int64_t>(sizeof(BlockQ8_0)));
+    else return _mm256_setzero_ps();
 }
 
 // N rows of q (N, D), D a multiple of 8, against n keys. scores (N, 128)
 template <Type type, int N>
 void scores_few(const float* q, const std::byte* k, int64_t n, int64_t D, float* scores) {
-    const int64_t bytes = D * (type == Type::F16 ? 2 : 4);
+    const int64_t bytes = kv_row_bytes(type, D);
     for (int64_t key = 0; key < n; key++, k += bytes) {
         __m256 s[N];
 #pragma GCC unroll 6
         for (int r = 0; r < N; r++) s[r] = _mm256_setzero_ps();
+        __m256 scale = _mm256_setzero_ps();
         for (int64_t d = 0; d < D; d += 8) {
-            const __m256 v = cached8<type>(k, d);
+            if (type == Type::Q8_0 && d % kBlock == 0) scale = scale_at<type>(k, d);
+            const __m256 v = cached8<type>(k, d, scale);
 #pragma GCC unroll 4
             for (int r = 0; r < N; r++) s[r] = _mm256_fmadd_ps(v, _mm256_load_ps(q + r * kPadded + d), s[r]);
         }
@@ -76,7 +100,7 @@ void scores_few(const float* q, const std::byte* k, int64_t n, int64_t D, float*
 // acc (N, D) += weights (N, 128) times the values, 16 columns at a time
 template <Type type, int N>
 void values_few(const float* weights, const std::byte* v, int64_t n, int64_t D, float* acc) {
-    const int64_t bytes = D * (type == Type::F16 ? 2 : 4);
+    const int64_t bytes = kv_row_bytes(type, D);
     for (int64_t d = 0; d < D; d += 16) {
         const bool two = d + 16 <= D;
         __m256 a[N], b[N];
@@ -87,7 +111,8 @@ void values_few(const float* weights, const std::byte* v, int64_t n, int64_t D, 
         }
         const std::byte* p = v;
         for (int64_t key = 0; key < n; key++, p += bytes) {
-            const __m256 x = cached8<type>(p, d), y = two ? cached8<type>(p, d + 8) : _mm256_setzero_ps();
+            const __m256 scale = scale_at<type>(p, d);
+            const __m256 x = cached8<type>(p, d, scale), y = two ? cached8<type>(p, d + 8, scale) : _mm256_setzero_ps();
 #pragma GCC unroll 4
             for (int r = 0; r < N; r++) {
                 const __m256 weight = _mm256_broadcast_ss(weights + r * kPageTokens + key);
@@ -121,7 +146,7 @@ void values_few(int64_t rows, const float* weights, const std::byte* v, int64_t 
 
 // keys (n, D) -> panel (D, 128)
 inline void pack_keys(const std::byte* k, Type type, int64_t n, int64_t D, float* row, float* panel) {
-    const int64_t bytes = D * info(type).bytes, padded = (D + 7) / 8 * 8;
+    const int64_t bytes = kv_row_bytes(type, D), padded = (D + 7) / 8 * 8;
     for (int64_t key = 0; key < n; key += 8) {
         for (int64_t i = 0; i < 8; i++) {
             if (key + i < n) load_row(k + (key + i) * bytes, type, D, row + i * kPadded);
@@ -167,12 +192,10 @@ inline void product(int64_t rows, const float* a, int64_t lda, const float* b, i
     }
 }
 
-constexpr int64_t kFewRows = 8;
-
 void attention(const AttentionTask& a, std::byte* scratch) {
     const KVView& kv = a.kv;
-    const int64_t D = kv.head_dim, rows = a.row1 - a.row0, token_bytes = D * info(kv.type).bytes;
-    const bool few = rows <= kFewRows && D % 8 == 0;
+    const int64_t D = kv.head_dim, rows = a.row1 - a.row0, token_bytes = kv_row_bytes(kv.type, D);
+    const bool few = a.few && D % 8 == 0;
     // What lies in the scratch memory. Sums are kept 16 columns wide, so that whole registers can be written.
     auto* q = reinterpret_cast<float*>(scratch);         // (rows, kPadded)
     float* scores = q + kMaxAttentionRows * kPadded;     // (rows, 128)
@@ -193,12 +216,15 @@ void attention(const AttentionTask& a, std::byte* scratch) {
         a.max[r] = kNone, a.sum[r] = 0;
         std::memset(few ? a.acc + r * D : wide + r * kPadded, 0, (few ? D : columns) * sizeof(float));
     }
-    for (int64_t key = a.key0 > first[0] ? a.key0 : first[0]; key < most;) {
+    // From the beginning of a page: so a row's sums do not hang on where the others' windows begin.
+    const int64_t begin = first[0] / kPageTokens * kPageTokens;
+    for (int64_t key = a.key0 > begin ? a.key0 : begin; key < most;) {
         const int64_t page = key / kPageTokens, end = (page + 1) * kPageTokens < most ? (page + 1) * kPageTokens : most, n = end - key;
         const std::byte* k = kv.pages[page] + kv.k_offset + a.kv_head * kv.head_bytes + key % kPageTokens * token_bytes;
         const std::byte* v = kv.pages[page] + kv.v_offset + a.kv_head * kv.head_bytes + key % kPageTokens * token_bytes;
         if (few) {
             if (kv.type == Type::F16) scores_few<Type::F16>(rows, q, k, n, D, scores);
+            else if (kv.type == Type::Q8_0) scores_few<Type::Q8_0>(rows, q, k, n, D, scores);
             else scores_few<Type::F32>(rows, q, k, n, D, scores);
         } else {
             pack_keys(k, kv.type, n, D, row, panel);
@@ -224,6 +250,7 @@ void attention(const AttentionTask& a, std::byte* scratch) {
         }
         if (few) {
             if (kv.type == Type::F16) values_few<Type::F16>(rows, scores, v, n, D, a.acc);
+            else if (kv.type == Type::Q8_0) values_few<Type::Q8_0>(rows, scores, v, n, D, a.acc);
             else values_few<Type::F32>(rows, scores, v, n, D, a.acc);
         } else {
             for (int64_t i = 0; i < n; i++) {

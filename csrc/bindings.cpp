@@ -10,6 +10,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <mutex>
@@ -20,6 +21,7 @@
 #include "bindings_model.h"
 #include "decoder.h"
 #include "sampling.h"
+#include "step.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -35,6 +37,7 @@ using NewFloats = nb::ndarray<nb::numpy, float, nb::c_contig>;
 struct PyDecoder {
     std::vector<nb::object> kept;  // the arrays that the weights lie in; first, so that it is freed last
     Decoder decoder;
+    PageCount pages = std::make_shared<std::atomic<int64_t>>(0);  // bytes of all caches
     std::mutex mutex;  // one computation at a time; always taken with the interpreter let go
 
     PyDecoder(const DecoderConfig& c, const nb::dict& config, const nb::dict& tensors, const Kernels& kernels, int threads)
@@ -44,7 +47,7 @@ struct PyDecoder {
 struct PyCache {
     DecoderConfig config;
     Cache cache;
-    PyCache(const DecoderConfig& config, Type type) : config(config), cache(config, type) {}
+    PyCache(const DecoderConfig& config, Type type, PageCount count) : config(config), cache(config, type, std::move(count)) {}
 };
 
 PyDecoder* make_decoder(const nb::dict& config, const nb::dict& tensors, const std::string& kernels, int threads) {
@@ -53,8 +56,8 @@ PyDecoder* make_decoder(const nb::dict& config, const nb::dict& tensors, const s
 }
 
 PyCache* make_cache(const PyDecoder& self, const std::string& type) {
-    if (type != "f16" && type != "f32") throw std::invalid_argument("a cache is of type f16 or f32");
-    return new PyCache(self.decoder.config(), type == "f16" ? Type::F16 : Type::F32);
+    if (type != "f16" && type != "f32" && type != "q8_0") throw std::invalid_argument("a cache is of type f16, f32 or q8_0");
+    return new PyCache(self.decoder.config(), type == "f16" ? Type::F16 : type == "f32" ? Type::F32 : Type::Q8_0, self.pages);
 }
 
 void check_ids(const PyDecoder& self, const PyCache& cache, const Ids& ids) {
@@ -144,6 +147,68 @@ int32_t sample(PyDecoder& self, PyCache& cache, Sampler& sampler, const std::opt
     return id;
 }
 
+// (cache, ids, together, guesses, sampler or None, mask or None, adapter)
+StepPiece read_piece(const PyDecoder& self, const nb::handle& given) {
+    const nb::tuple fields = nb::cast<nb::tuple>(given);
+    if (fields.size() != 7) throw std::invalid_argument("a piece is (cache, ids, together, guesses, sampler, mask, adapter)");
+    PyCache& cache = nb::cast<PyCache&>(fields[0]);
+    const Ids ids = nb::cast<Ids>(fields[1]);
+    check_ids(self, cache, ids);
+    StepPiece piece;
+    piece.cache = &cache.cache;
+    piece.ids.assign(ids.data(), ids.data() + ids.shape(0));
+    piece.together = nb::cast<bool>(fields[2]);
+    piece.guesses = nb::cast<int64_t>(fields[3]);
+    if (!fields[4].is_none()) piece.sampler = nb::cast<Sampler*>(fields[4]);
+    if (piece.guesses < 0 || piece.guesses >= static_cast<int64_t>(piece.ids.size()) ||
+        (piece.guesses > 0 && (piece.together || !piece.sampler)))
+        throw std::invalid_argument("guesses follow an id that is none, of a sequence that chooses and is no prompt");
+    if (!fields[5].is_none()) {
+        const Mask mask = nb::cast<Mask>(fields[5]);
+        piece.masked = true;
+        piece.mask.assign(mask.data(), mask.data() + mask.size());
+    }
+    piece.adapter = nb::cast<int32_t>(fields[6]);
+    return piece;
+}
+
+// None when cancelled; else for each piece (ids chosen, logprobs of each, why nothing could be chosen or None).
+nb::object step_all(PyDecoder& self, const nb::list& given, const nb::object& cancelled) {
+    std::vector<StepPiece> pieces;
+    int64_t rows = 0;
+    for (const nb::handle one : given) {
+        pieces.push_back(read_piece(self, one));
+        rows += static_cast<int64_t>(pieces.back().ids.size());
+        for (size_t i = 0; i + 1 < pieces.size(); i++)
+            if (pieces[i].cache == pieces.back().cache || (pieces[i].sampler && pieces[i].sampler == pieces.back().sampler))
+                throw std::invalid_argument("two pieces have the same cache, or the same sampler");
+    }
+    if (pieces.empty() || rows > kMaxTokens) throw std::invalid_argument("a step has 1 to " + std::to_string(kMaxTokens) + " ids");
+    const std::function<bool()> stop = throttled(cancelled);
+    bool done;
+    {
+        nb::gil_scoped_release release;
+        const std::lock_guard lock(self.mutex);
+        for (StepPiece& piece : pieces) piece.cache->reserve(static_cast<int64_t>(piece.ids.size()));
+        done = step(self.decoder, pieces, stop);
+    }
+    if (!done) return nb::none();
+    nb::list results;
+    for (const StepPiece& piece : pieces) {
+        nb::list logprobs;
+        for (const Logprobs& found : piece.logprobs) logprobs.append(nb::make_tuple(found.chosen, nb::cast(found.most_likely)));
+        results.append(nb::make_tuple(nb::cast(piece.chosen), logprobs, piece.error.empty() ? nb::none() : nb::object(nb::cast(piece.error))));
+    }
+    return results;
+}
+
+PyCache* begin_like(PyDecoder& self, const PyCache& other, int64_t length) {
+    if (length < 0 || !other.cache.can_share(length)) throw std::invalid_argument("so many positions cannot be shared");
+    auto made = std::make_unique<PyCache>(other.config, other.cache.type(), self.pages);
+    made->cache.share(other.cache, length);
+    return made.release();
+}
+
 void shorten(PyDecoder& self, PyCache& cache, int64_t length) {
     if (length < 0) throw std::invalid_argument("a length below zero");
     nb::gil_scoped_release release;
@@ -188,7 +253,11 @@ NB_MODULE(_C, m) {
 
     nb::class_<PyCache>(m, "Cache")
         .def_prop_ro("length", [](const PyCache& self) { return self.cache.length(); })
-        .def_prop_ro("bytes", [](const PyCache& self) { return self.cache.bytes(); });
+        .def_prop_ro("bytes", [](const PyCache& self) { return self.cache.bytes(); })
+        .def("missing", [](const PyCache& self, int64_t n) { return self.cache.missing(std::clamp<int64_t>(n, 0, kMaxSize)); }, "n"_a,
+             "Bytes that room for n more ids would take.")
+        .def("can_share", [](const PyCache& self, int64_t n) { return n >= 0 && self.cache.can_share(n); }, "length"_a,
+             "Whether another sequence may begin with the first `length` ids of this one.");
 
     nb::class_<Sampler>(m, "Sampler")
         .def("read", &Sampler::read, "id"_a, "An id of the prompt.")
@@ -210,6 +279,10 @@ NB_MODULE(_C, m) {
              "Chooses and accepts the id after the last one; mask (ceil(V / 32),): a bit for each id that may be chosen.")
         .def("truncate", &shorten, "cache"_a, "length"_a)
         .def("observe", &observe, "Sums up from now on what each weight is multiplied with.")
-        .def("observed", &observed, "name -> (sums of squares of its inputs (cols,), tokens) since `observe`.");
+        .def("observed", &observed, "name -> (sums of squares of its inputs (cols,), tokens) since `observe`.")
+        .def_prop_ro("cache_bytes", [](const PyDecoder& self) { return self.pages->load(); }, "Of the pages of all caches.")
+        .def("share", &begin_like, "cache"_a, "length"_a, "A cache that begins with the first `length` ids of another one.")
+        .def("step", &step_all, "pieces"_a, "cancelled"_a = nb::none(),
+             "Appends the ids of each (cache, ids, together, guesses, sampler, mask, adapter) to its cache, and chooses.");
     m.def("decoder", &make_decoder, "config"_a, "tensors"_a, "kernels"_a = "auto", "threads"_a = 1);
 }

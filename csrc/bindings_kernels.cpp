@@ -141,6 +141,12 @@ New<float> add(const KernelSet& s, const Floats1& x, const Floats1& y) {
     s.k.add(sum.get(), y.data(), size(y));
     return give(std::move(sum), {x.shape(0)});
 }
+New<uint8_t> store_q8_0(const KernelSet& s, const Floats1& x) {
+    const auto bytes = static_cast<size_t>(kv_row_bytes(Type::Q8_0, size(x)));
+    std::unique_ptr<uint8_t[]> y(new uint8_t[bytes]);
+    s.k.store_q8_0(x.data(), size(x), reinterpret_cast<std::byte*>(y.get()));
+    return give(std::move(y), {bytes});
+}
 New<uint16_t> store_f16(const KernelSet& s, const Floats1& x) {
     std::unique_ptr<uint16_t[]> y(new uint16_t[x.shape(0)]);
     s.k.store_f16(x.data(), size(x), y.get());
@@ -172,24 +178,26 @@ New<float> softcap(const KernelSet& s, const Floats1& x, float cap) {
 }
 
 // q (T, H, D); k, v (N, K, D) lie in a cache whose last T positions are q's own. `part` keys are looked at together
-// (0: all), and the pieces merged. Returns (T, H, D).
-New<float> attention(const KernelSet& s, const Floats3& q, const Floats3& k, const Floats3& v, bool f16, int64_t part,
-                     int64_t window, float softcap) {
+// (0: all), and the pieces merged. few: as rows that come one by one are computed. Returns (T, H, D).
+New<float> attention(const KernelSet& s, const Floats3& q, const Floats3& k, const Floats3& v, const std::string& type, int64_t part,
+                     int64_t window, float softcap, bool few) {
     const int64_t T = size(q), H = size(q, 1), D = size(q, 2), N = size(k), K = size(k, 1);
     require(T >= 1 && N >= T && H >= 1 && K >= 1 && H % K == 0 && D >= 1 && D <= kMaxHeadDim && size(k, 2) == D && part >= 0,
             "q and k do not fit");
     require(window >= 0 && softcap >= 0, "a window or a cap below zero");
     require(size(v) == N && size(v, 1) == K && size(v, 2) == D, "k and v differ in shape");
+    require(type == "f16" || type == "f32" || type == "q8_0", "a cache is of type f16, f32 or q8_0");
     DecoderConfig config;
     config.layers = 1, config.kv_heads = K, config.head_dim = D;
-    Cache cache(config, f16 ? Type::F16 : Type::F32);
-    cache.grow(N);
+    Cache cache(config, type == "f16" ? Type::F16 : type == "f32" ? Type::F32 : Type::Q8_0);
+    cache.reserve(N);
     const KVView view = cache.layer(0);
     for (int64_t n = 0; n < N; n++)
         for (int64_t h = 0; h < K; h++)
             for (const auto& [offset, from] : {std::pair{view.k_offset, k.data()}, std::pair{view.v_offset, v.data()}}) {
                 std::byte* to = cache.at(view, offset, h, n);
-                if (f16) s.k.store_f16(from + (n * K + h) * D, D, reinterpret_cast<uint16_t*>(to));
+                if (type == "f16") s.k.store_f16(from + (n * K + h) * D, D, reinterpret_cast<uint16_t*>(to));
+                else if (type == "q8_0") s.k.store_q8_0(from + (n * K + h) * D, D, to);
                 else std::memcpy(to, from + (n * K + h) * D, D * sizeof(float));
             }
     const int64_t group = H / K, rows = T * group;
@@ -204,7 +212,7 @@ New<float> attention(const KernelSet& s, const Floats3& q, const Floats3& k, con
             for (int64_t key0 = 0; key0 < N; key0 += part) {
                 s.k.attention({q.data(), H, group, head, row0, row1, N - T, key0, std::min(N, key0 + part),
                                static_cast<float>(1 / std::sqrt(static_cast<double>(D))), view, max.data(), sum.data(), acc.data(),
-                               window, softcap},
+                               window, softcap, few},
                               scratch.get());
                 for (int64_t r = 0; r < n; r++) {
                     if (max[r] == -INFINITY) continue;
@@ -255,7 +263,8 @@ void bind_kernels(nb::module_& m) {
         .def("max", [](const KernelSet& s, const Floats1& x) { return s.k.max(x.data(), size(x)); }, "x"_a)
         .def("sum_exp", [](const KernelSet& s, const Floats1& x, float max) { return s.k.sum_exp(x.data(), size(x), max); }, "x"_a, "max"_a)
         .def("store_f16", &store_f16, "x"_a)
-        .def("attention", &attention, "q"_a, "k"_a, "v"_a, "f16"_a, "part"_a = 0, "window"_a = 0, "softcap"_a = 0.0f)
+        .def("store_q8_0", &store_q8_0, "x"_a)
+        .def("attention", &attention, "q"_a, "k"_a, "v"_a, "type"_a, "part"_a = 0, "window"_a = 0, "softcap"_a = 0.0f, "few"_a = false)
         .def("layer_norm", &layer_norm, "x"_a, "weight"_a, "bias"_a, "eps"_a)
         .def("gelu", &gelu, "x"_a)
         .def("gelu_mul", &gelu_mul, "gate"_a, "up"_a)

@@ -37,13 +37,30 @@ struct DecoderWeights {
     std::vector<LayerWeights> layers;
 };
 
+// What one sequence gives to a step: ids that follow what its cache holds. The cache must have room for them (reserve).
+struct Piece {
+    Cache* cache = nullptr;
+    const int32_t* ids = nullptr;
+    int64_t n = 0;
+    // As part of a prompt, whose ids are computed together; else each is computed as if it came by itself. What an id gets
+    // hangs on this, its sequence and nothing else: not on how a prompt is cut, nor on who shares the step.
+    bool together = false;
+    int64_t wanted = 0;       // of so many of the last ids are logits wanted: 0 to n, of a prompt 0 or 1
+    bool all = false;         // a prompt of which all logits are wanted, computed together too; wanted is n
+    int32_t adapter = -1;     // which adapter its rows pass through; -1: none
+};
+
 class Decoder {
 public:
     Decoder(DecoderConfig config, DecoderWeights weights, const Kernels& kernels, int threads);
 
-    // Appends `n` ids to the cache. Logits go to cache.logits (of the last token), or, unless null, to all (n, V).
-    // `cancelled` is asked before each layer; false is returned when it says yes, and the cache then holds
-    // the blocks that were finished.
+    // Appends each piece's ids to its cache, with one pass over the weights for all. Those that are not `together` come
+    // first, one that wants all of its logits last; at most kMaxTokens ids in all. `cancelled` is asked before each
+    // layer; false is returned when it says yes, and no cache is longer then.
+    // Logits (sum of wanted, V) go to `logits`, in the order of the pieces.
+    bool forward(const std::vector<Piece>& pieces, float* logits, const std::function<bool()>& cancelled);
+    // The same for one sequence and any number of ids. Logits go to cache.logits (of the last token), or, unless null, to
+    // all (n, V). When cancelled the cache holds the blocks that were finished.
     bool forward(Cache& cache, const int32_t* ids, int64_t n, float* all, const std::function<bool()>& cancelled);
 
     const DecoderConfig& config() const { return config_; }
@@ -52,31 +69,49 @@ public:
     int threads() const { return pool_.size(); }
     void observe() { observer_ = std::make_unique<Observer>(weights_); }  // from now on; earlier sums are forgotten
     const Observer* observer() const { return observer_.get(); }
+    ThreadPool& pool() { return pool_; }
 
 private:
     struct Product { const Weight* w; float* y; };  // y (T, w->rows)
+    // One row of the step: a token.
+    struct Row { Cache* cache; int64_t position; int32_t adapter; };
+    // Rows that follow each other in one sequence.
+    struct Stretch { const Cache* cache; int64_t row, n, past; bool together; };
+    struct Merge { int64_t at, parts, rows, tile_row0, head; const Stretch* stretch; };
+    struct Attending { AttentionTask task; int64_t at; const Merge* merge; };
 
-    bool block(Cache& cache, const int32_t* ids, int64_t T, bool last, float* all, const std::function<bool()>& cancelled);
+    void begin(const std::vector<Piece>& pieces);
+    int64_t keep_wanted(const std::vector<Piece>& pieces);
+    void head(float* logits, int64_t T);
     void resize(int64_t T);
-    void embed(const int32_t* ids, int64_t past, int64_t T);
-    void angles(const std::vector<double>& frequencies, int64_t past, int64_t T, std::vector<float>& cos, std::vector<float>& sin);
+    void embed(const std::vector<Piece>& pieces);
+    void angles(const std::vector<double>& frequencies, int64_t T, std::vector<float>& cos, std::vector<float>& sin);
     void normalize_row(const Norm& norm, const float* x, float* y);
     void normalize(const float* x, const Norm& norm, int64_t T, std::initializer_list<const Weight*> readers);
     void quantize(const float* x, int64_t cols, int64_t T, std::initializer_list<const Weight*> readers);
     void prepare(const float* x, int64_t t, bool quantized, bool wide);
+    Activations input_from(int64_t t) const;
+    bool same_sums(Type type) const;
     void multiply(const Weight& w, int64_t row0, int64_t row1, int64_t T, float* y, int thread);
-    int64_t rows_at_once(int64_t rows, int64_t T) const;
+    int64_t rows_at_once(int64_t rows, int64_t bytes, int64_t T) const;
     void project(std::initializer_list<Product> products, int64_t T);
     void project_add(const Weight& w, const std::vector<float>& bias, const Norm& post, int64_t T, float* x);
     void gate_up(const LayerWeights& layer, int64_t T);
     void place_heads(float* x, int64_t heads, const std::vector<float>& bias, const std::vector<float>& norm, bool local, int64_t t);
-    void attend(const KVView& kv, int64_t past, int64_t T, int64_t window);
+    void store(const LayerWeights& layer, int64_t index, bool local, int64_t T);
+    void attend(int64_t layer, int64_t window);
+    void merge(const Merge& merge);
 
     const DecoderConfig config_;
     const DecoderWeights weights_;
     const Kernels& kernels_;
     ThreadPool pool_;
     std::vector<Bytes> scratch_;  // one a thread
+
+    // The step at hand. Its first `alone_` rows are computed each by itself, the others together.
+    std::vector<Row> rows_;
+    std::vector<Stretch> stretches_;
+    int64_t alone_ = 0;
 
     int64_t room_ = 0;  // tokens that the buffers below hold
     std::vector<float> x_, normed_, q_, k_, v_, attended_, gate_, up_, product_;
@@ -87,6 +122,8 @@ private:
     std::vector<int32_t> sum8_;
     Activations input_;  // what the products at hand read
     std::unique_ptr<Observer> observer_;  // null: nobody asks
+    std::vector<Attending> attending_;
+    std::vector<Merge> merges_;
     std::vector<float> part_max_, part_sum_, part_acc_;  // pieces of a softmax over many keys
 };
 

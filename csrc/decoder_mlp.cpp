@@ -7,7 +7,7 @@ namespace quinze {
 
 // gate = activation(X gate^T) * (X up^T), or activation(X up^T) where nothing gates
 void Decoder::gate_up(const LayerWeights& layer, int64_t T) {
-    const int64_t F = config_.intermediate, step = rows_at_once(F, T);
+    const int64_t F = config_.intermediate, step = rows_at_once(F, row_bytes(layer.up), T);
     const bool gated = layer.gate.rows > 0;
     const auto activate_mul = config_.gelu ? kernels_.gelu_mul : kernels_.silu_mul;
     const auto add_bias = [&](const std::vector<float>& bias, float* y, int64_t row0, int64_t n) {

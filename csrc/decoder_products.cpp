@@ -6,6 +6,8 @@
 namespace quinze {
 namespace {
 
+constexpr int64_t kPieceBytes = 160 * 1024;
+
 bool any_quantized(std::initializer_list<const Weight*> weights) {
     return std::any_of(weights.begin(), weights.end(), [](const Weight* w) { return info(w->type).quantized; });
 }
@@ -24,7 +26,7 @@ void Decoder::prepare(const float* x, int64_t t, bool quantized, bool wide) {
 }
 
 void Decoder::quantize(const float* x, int64_t cols, int64_t T, std::initializer_list<const Weight*> readers) {
-    const bool quantized = any_quantized(readers), wide = T > 1 && any_wide(readers);
+    const bool quantized = any_quantized(readers), wide = (T > 1 || alone_ == 0) && any_wide(readers);
     input_ = {cols, x, q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
     if (quantized) pool_.run(T, [&](int64_t t, int) { prepare(x, t, quantized, wide); });
 }
@@ -37,7 +39,7 @@ void Decoder::normalize_row(const Norm& norm, const float* x, float* y) {
 
 void Decoder::normalize(const float* x, const Norm& norm, int64_t T, std::initializer_list<const Weight*> readers) {
     if (!norm) return quantize(x, config_.hidden, T, readers);
-    const bool quantized = any_quantized(readers), wide = T > 1 && any_wide(readers);
+    const bool quantized = any_quantized(readers), wide = (T > 1 || alone_ == 0) && any_wide(readers);
     const int64_t C = config_.hidden;
     input_ = {C, normed_.data(), q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
     pool_.run(T, [&](int64_t t, int) {
@@ -46,25 +48,41 @@ void Decoder::normalize(const float* x, const Norm& norm, int64_t T, std::initia
     });
 }
 
-// y[:, row0:row1] = X W[row0:row1]^T    y (T, w.rows)
+// The activations from row t on.
+Activations Decoder::input_from(int64_t t) const {
+    const int64_t blocks = input_.cols / kBlock;
+    return {input_.cols, input_.f32 + t * input_.cols, input_.q8 + t * input_.cols, input_.q16 + t * input_.cols,
+            input_.scale + t * blocks, input_.sum8 + t * blocks};
+}
+
+// y[:, row0:row1] = X W[row0:row1]^T    y (T, w.rows). Tokens that are computed by themselves go together too where that
+// gives the very same numbers. Elsewhere the piece of the weight comes from memory for the first of them, and from the
+// second-level cache for the others.
 void Decoder::multiply(const Weight& w, int64_t row0, int64_t row1, int64_t T, float* y, int thread) {
     const int type = static_cast<int>(w.type);
     if (observer_ && row0 == 0) observer_->see(w, input_.f32, T);
-    if (T == 1) kernels_.gemv[type](w, row0, row1, input_, y + row0);
-    else kernels_.gemm[type](w, row0, row1, input_, T, y + row0, w.rows, scratch_[thread].get());
+    const int64_t alone = T > 1 && same_sums(w.type) ? 0 : std::min(alone_, T);
+    for (int64_t t = 0; t < alone; t++) kernels_.gemv[type](w, row0, row1, input_from(t), y + t * w.rows + row0);
+    if (T > alone)
+        kernels_.gemm[type](w, row0, row1, input_from(alone), T - alone, y + alone * w.rows + row0, w.rows, scratch_[thread].get());
 }
 
-// How many rows of a weight are one piece of work: many enough to be worth handing out, few enough to share evenly.
-int64_t Decoder::rows_at_once(int64_t rows, int64_t T) const {
-    if (pool_.size() == 1) return T == 1 ? rows : std::min<int64_t>(rows, 128);
-    const int64_t even = round_up(ceil_div(rows, pool_.size() * 8), 16);
-    return T == 1 ? even : std::min<int64_t>(even, 128);
+// Whether gemm gives the bits of gemv.
+bool Decoder::same_sums(Type) const { return &kernels_ == &scalar_kernels(); }
+
+// How many rows of a weight are one piece of work: many enough to be worth handing out, few enough to share evenly, and,
+// where several tokens meet them, to stay in the second-level cache meanwhile.
+int64_t Decoder::rows_at_once(int64_t rows, int64_t bytes, int64_t T) const {
+    const int64_t even = pool_.size() == 1 ? rows : round_up(ceil_div(rows, pool_.size() * 8), 16);
+    if (T == 1) return even;
+    const int64_t cached = std::max<int64_t>(16, kPieceBytes / bytes / 16 * 16);
+    return std::min({even, int64_t{128}, cached});
 }
 
 void Decoder::project(std::initializer_list<Product> products, int64_t T) {
     int64_t rows = 0, pieces = 0;
     for (const Product& p : products) rows += p.w->rows;
-    const int64_t step = rows_at_once(rows, T);
+    const int64_t step = rows_at_once(rows, row_bytes(*products.begin()->w), T);
     for (const Product& p : products) pieces += ceil_div(p.w->rows, step);
     pool_.run(pieces, [&](int64_t piece, int thread) {
         for (const Product& p : products) {
@@ -90,7 +108,7 @@ void Decoder::project_add(const Weight& w, const std::vector<float>& bias, const
         });
         return;
     }
-    const int64_t step = rows_at_once(w.rows, T);
+    const int64_t step = rows_at_once(w.rows, row_bytes(w), T);
     pool_.run(ceil_div(w.rows, step), [&](int64_t piece, int thread) {
         const int64_t row0 = piece * step, row1 = std::min(row0 + step, w.rows);
         multiply(w, row0, row1, T, product_.data(), thread);

@@ -30,8 +30,12 @@ struct KVView {
     int64_t k_offset = 0, v_offset = 0;  // bytes from a page's beginning to this layer's keys and values
     int64_t head_bytes = 0;              // bytes from one head to the next: kPageTokens * D numbers
     int64_t head_dim = 0;
-    Type type = Type::F16;               // F16 or F32
+    Type type = Type::F16;               // F16, F32 or Q8_0
 };
+// Bytes of the D numbers of one head at one position. Q8_0: whole blocks of 32, the last one filled up with zeros.
+[[maybe_unused]] static int64_t kv_row_bytes(Type type, int64_t D) {
+    return (D + info(type).block - 1) / info(type).block * info(type).bytes;
+}
 
 inline constexpr int64_t kMaxAttentionRows = 48;  // query rows in one AttentionTask
 
@@ -50,6 +54,9 @@ struct AttentionTask {
     float* acc = nullptr;                // out (rows, D)  sum of exp(score - max) * v
     int64_t window = 0;                  // a token sees its last `window` keys, its own among them; 0: all before it
     float softcap = 0;                   // scores become softcap * tanh(score / softcap); 0: they stay
+    // Two ways to the same sums, which round differently: for rows that come one by one, and for many at once. What a row
+    // gets hangs on this alone, never on the other rows of the task or on where the keys are parted into pages.
+    bool few = false;
 };
 
 struct Kernels {
@@ -77,6 +84,8 @@ struct Kernels {
     // sum of exp(x - max); NaN in, NaN out
     double (*sum_exp)(const float* x, int64_t n, float max);
     void (*store_f16)(const float* x, int64_t n, uint16_t* y);
+    // x (n,) -> kv_row_bytes(Q8_0, n) bytes: blocks of 32 with scale = largest / 127
+    void (*store_q8_0)(const float* x, int64_t n, std::byte* y);
     void (*attention)(const AttentionTask& task, std::byte* scratch);
 
     // What some families want besides.

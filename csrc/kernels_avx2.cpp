@@ -225,6 +225,31 @@ void store_f16(const float* x, int64_t n, uint16_t* y) {
     for (; i < n; i++) y[i] = _cvtss_sh(x[i], _MM_FROUND_TO_NEAREST_INT);
 }
 
+void store_q8_0(const float* x, int64_t n, std::byte* y) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    for (int64_t i = 0; i < n; i += kBlock, y += sizeof(BlockQ8_0)) {
+        alignas(32) float padded[kBlock] = {};
+        const float* from = x + i;
+        if (n - i < kBlock) from = static_cast<float*>(std::memcpy(padded, x + i, (n - i) * sizeof(float)));
+        __m256 v[4], m = _mm256_setzero_ps(), poison = m;
+        for (int j = 0; j < 4; j++) {
+            v[j] = _mm256_loadu_ps(from + 8 * j);
+            m = _mm256_max_ps(_mm256_andnot_ps(sign, v[j]), m);  // a NaN is passed over here
+            poison = _mm256_fmadd_ps(v[j], _mm256_setzero_ps(), poison);
+        }
+        const float largest = max8(m), bad = sum8(poison);
+        const __m256 inverse = _mm256_set1_ps(largest > 1e-36f ? 127.0f / largest : 0.0f);
+        BlockQ8_0 block;
+        block.d = static_cast<uint16_t>(_cvtss_sh(largest / 127.0f + bad, _MM_FROUND_TO_NEAREST_INT));
+        __m256i q[4];
+        for (int j = 0; j < 4; j++) q[j] = bad == 0 ? _mm256_cvtps_epi32(_mm256_mul_ps(v[j], inverse)) : _mm256_set1_epi32(1);
+        const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(block.qs),
+                            _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+        std::memcpy(y, &block, sizeof block);
+    }
+}
+
 }  // namespace
 
 const Kernels* avx2_kernels() {
@@ -238,7 +263,7 @@ const Kernels* avx2_kernels() {
          // Rows of these are only decoded for embeddings, a few at a time.
          scalar_kernels().dequantize[5], scalar_kernels().dequantize[6], scalar_kernels().dequantize[7],
          scalar_kernels().dequantize[8], scalar_kernels().dequantize[9], scalar_kernels().dequantize[10]},
-        quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, attention,
+        quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, store_q8_0, attention,
         layer_norm, gelu, gelu_mul, softcap,
     };
     return &kernels;

@@ -289,10 +289,32 @@ void store_f16(const float* x, int64_t n, uint16_t* y) {
     for (int64_t i = 0; i < n; i++) y[i] = float_to_f16(x[i]);
 }
 
+// Numbers that are none stay none: their block's scale is NaN.
+void store_q8_0(const float* x, int64_t n, std::byte* y) {
+    for (int64_t i = 0; i < n; i += kBlock, y += sizeof(BlockQ8_0)) {
+        const int64_t count = n - i < kBlock ? n - i : kBlock;
+        float largest = 0, poison = 0;
+        for (int64_t j = 0; j < count; j++) {
+            largest = std::fabs(x[i + j]) > largest ? std::fabs(x[i + j]) : largest;
+            poison += x[i + j] * 0.0f;
+        }
+        BlockQ8_0 block{};
+        block.d = float_to_f16(largest / 127.0f + poison);
+        const float inverse = largest > 1e-36f ? 127.0f / largest : 0.0f;
+        for (int64_t j = 0; j < count; j++)
+            block.qs[j] = poison == 0 ? static_cast<int8_t>(std::nearbyint(x[i + j] * inverse)) : int8_t{1};
+        std::memcpy(y, &block, sizeof block);
+    }
+}
+
 // ---------------------------------------------------------------- attention
 
 float number_at(const std::byte* p, int64_t i, Type type) {
     if (type == Type::F16) return f16_to_float(load_u16(p + 2 * i));
+    if (type == Type::Q8_0) {
+        const auto& block = reinterpret_cast<const BlockQ8_0*>(p)[i / kBlock];
+        return f16_to_float(block.d) * static_cast<float>(block.qs[i % kBlock]);
+    }
     float value;
     std::memcpy(&value, p + 4 * i, 4);
     return value;
@@ -300,7 +322,7 @@ float number_at(const std::byte* p, int64_t i, Type type) {
 
 void attention(const AttentionTask& a, std::byte*) {
     const KVView& kv = a.kv;
-    const int64_t D = kv.head_dim, token_bytes = D * info(kv.type).bytes;
+    const int64_t D = kv.head_dim, token_bytes = kv_row_bytes(kv.type, D);
     const auto at = [&](int64_t offset, int64_t position) {
         return kv.pages[position / kPageTokens] + offset + a.kv_head * kv.head_bytes + position % kPageTokens * token_bytes;
     };
@@ -346,7 +368,7 @@ const Kernels& scalar_kernels() {
         {gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm},
         {dequantize_f32, dequantize_f16, dequantize_bf16, dequantize_q8_0, dequantize_q4_0, dequantize_q4_1, dequantize_q5_0,
          dequantize_q5_1, dequantize_q4_k, dequantize_q5_k, dequantize_q6_k},
-        quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, attention,
+        quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, store_q8_0, attention,
         layer_norm, gelu, gelu_mul, softcap,
     };
     return kernels;

@@ -10,6 +10,7 @@ add_library(quinze_kernels STATIC
   csrc/encode.cpp
   csrc/observer.cpp
   csrc/sampling.cpp
+  csrc/step.cpp
 )
 target_include_directories(quinze_kernels PUBLIC csrc)
 target_compile_options(quinze_kernels PRIVATE -O3 -Wall -Wextra)

@@ -30,6 +30,19 @@ class Cache(Protocol):
     def length(self) -> int: ...
     @property
     def bytes(self) -> int: ...
+    def missing(self, n: int) -> int:
+        """Bytes that room for n more ids would take."""
+        ...
+
+    def can_share(self, length: int) -> bool:
+        """Whether another sequence may begin with the first `length` ids of this one."""
+        ...
+
+
+Piece = tuple[Cache, Ids, bool, int, "Sampler | None", "Mask | None", int]
+"""(cache, ids, together, guesses, sampler, mask, adapter): one sequence's part in a step (csrc/step.h)."""
+Chosen = tuple[list[int], list[tuple[float, list[tuple[int, float]]]], str | None]
+"""(ids, logprobs of each, why nothing could be chosen): what it gets."""
 
 
 class Sampler(Protocol):
@@ -76,6 +89,21 @@ class Decoder(Protocol):
 
     def observed(self) -> dict[str, tuple[npt.NDArray[np.float64], int]]:
         """name -> (sums of squares of its inputs (cols,), tokens), since `observe`."""
+        ...
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of the pages of all caches; one that several share counts once."""
+        ...
+
+    def share(self, cache: Cache, length: int) -> Cache:
+        """A cache that begins with the first `length` ids of another, whose pages it shares."""
+        ...
+
+    def step(
+        self, pieces: Sequence[Piece], cancelled: Callable[[], bool] | None = None
+    ) -> list[Chosen] | None:
+        """Append the ids of each sequence, in one pass over the weights, and choose. None if cancelled."""
         ...
 
 

@@ -61,7 +61,7 @@ def test_what_is_no_number_stays_none(k: Any) -> None:
         assert np.isnan(y).all()
 
 
-@pytest.mark.parametrize("f16", [False, True])
+@pytest.mark.parametrize(("f16", "few"), [(False, False), (True, True)])
 @pytest.mark.parametrize(
     ("tokens", "keys", "heads", "kv_heads", "size"),
     [(1, 300, 4, 1, 64), (40, 300, 4, 2, 16), (5, 260, 2, 2, 12), (130, 130, 2, 1, 8)],
@@ -70,8 +70,8 @@ def test_what_is_no_number_stays_none(k: Any) -> None:
     ("window", "softcap", "part"), [(1, 0, 0), (7, 0, 64), (128, 5.0, 0), (129, 0, 128), (0, 2.0, 0)]
 )
 def test_attention_looks_through_a_window_and_under_a_cap(
-    k: Any, tokens: int, keys: int, heads: int, kv_heads: int, size: int, f16: bool, window: int,
-    softcap: float, part: int, rng: np.random.Generator,
+    k: Any, tokens: int, keys: int, heads: int, kv_heads: int, size: int, f16: bool, few: bool,
+    window: int, softcap: float, part: int, rng: np.random.Generator,
 ) -> None:  # fmt: skip
     q = rng.standard_normal((tokens, heads, size)).astype(np.float32) * 2
     rows, values = (rng.standard_normal((keys, kv_heads, size)).astype(np.float32) for _ in range(2))
@@ -85,5 +85,5 @@ def test_attention_looks_through_a_window_and_under_a_cap(
     hidden = (key > at) | ((key <= at - window) if window else False)
     weights = torch.softmax(torch.tensor(np.where(hidden, -np.inf, scores)), -1).numpy()
     expected = np.einsum("htn,nhd->thd", weights, wide_v)
-    found = k.attention(q, rows, values, f16, part, window, softcap)
+    found = k.attention(q, rows, values, "f16" if f16 else "f32", part, window, softcap, few)
     np.testing.assert_allclose(found, expected, atol=2e-5)

@@ -260,7 +260,8 @@ def attention_by_numpy(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarra
 
 
 @KERNELS
-@pytest.mark.parametrize("f16", [True, False], ids=["f16", "f32"])
+@pytest.mark.parametrize("kind", ["f16", "f32", "q8_0"])
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("part", [0, 128, 50])
 @pytest.mark.parametrize(
     "shape",
@@ -270,7 +271,8 @@ def attention_by_numpy(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarra
 def test_attention_is_numpys(
     kernels: Make,
     name: str,
-    f16: bool,
+    kind: str,
+    few: bool,
     part: int,
     shape: tuple[int, int, int, int, int],
     rng: np.random.Generator,
@@ -278,11 +280,61 @@ def test_attention_is_numpys(
     T, N, H, K, D = shape
     q = rng.standard_normal((T, H, D), dtype=np.float32) * 2
     k, v = rng.standard_normal((2, N, K, D), dtype=np.float32)
-    if f16:
+    if kind == "f16":
         k, v = k.astype(np.float16).astype(np.float32), v.astype(np.float16).astype(np.float32)
-    np.testing.assert_allclose(
-        kernels(name).attention(q, k, v, f16, part), attention_by_numpy(q, k, v), atol=3e-6, rtol=1e-5
-    )
+    elif kind == "q8_0":
+        k, v = kept_in_q8_0(kernels(name), k), kept_in_q8_0(kernels(name), v)
+    found = kernels(name).attention(q, k, v, kind, part, few=few)
+    np.testing.assert_allclose(found, attention_by_numpy(q, k, v), atol=3e-6, rtol=1e-5)
+
+
+def kept_in_q8_0(k: Any, x: np.ndarray) -> np.ndarray:
+    """x (..., D) after a cache of Q8_0 has had it, by the gguf package."""
+    D = x.shape[-1]
+    rows = [k.store_q8_0(row) for row in x.reshape(-1, D)]
+    return gguf.dequantize(np.stack(rows), GGML[Q8_0])[:, :D].reshape(x.shape)
+
+
+@KERNELS
+@pytest.mark.parametrize("size", [32, 64, 80, 20, 1])
+def test_a_cache_row_in_q8_0_is_ggmls(kernels: Make, name: str, size: int, rng: np.random.Generator) -> None:
+    """The bytes of gguf's own encoder, but for numbers that lie between two codes."""
+    x = rng.standard_normal(size, dtype=np.float32)
+    x[size // 2 :: 7] *= 50
+    padded = np.zeros(-(-size // 32) * 32, np.float32)
+    padded[:size] = x
+    expected = gguf.quantize(padded, GGML[Q8_0]).view(np.int8).reshape(-1, 34)
+    found = kernels(name).store_q8_0(x).view(np.int8).reshape(-1, 34)
+    assert (found[:, :2] == expected[:, :2]).all()
+    assert np.abs(found[:, 2:].astype(int) - expected[:, 2:]).max() <= 1
+    assert (kernels("scalar").store_q8_0(x) == found.view(np.uint8).reshape(-1)).all()
+
+
+@KERNELS
+def test_no_number_is_kept_as_none_in_q8_0(kernels: Make, name: str) -> None:
+    for bad in (np.nan, np.inf):
+        x = np.full(40, 1.0, np.float32)
+        x[35] = bad
+        kept = gguf.dequantize(kernels(name).store_q8_0(x), GGML[Q8_0])
+        assert np.isfinite(kept[:32]).all()
+        assert np.isnan(kept[32:]).all()
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+@pytest.mark.parametrize("few", [False, True])
+def test_what_a_row_attends_to_hangs_on_no_other_row(
+    kernels: Make, kind: str, few: bool, rng: np.random.Generator
+) -> None:
+    """Bit for bit, wherever a prompt is cut: with a window too."""
+    for window in (0, 150):
+        q = rng.standard_normal((64, 6, 64), dtype=np.float32)
+        k, v = rng.standard_normal((2, 400, 2, 64), dtype=np.float32)
+        whole = kernels("auto").attention(q, k, v, kind, 0, window, few=few)
+        for first, last in ((0, 1), (1, 9), (9, 63)):
+            part = kernels("auto").attention(
+                q[first:last], k[: 336 + last], v[: 336 + last], kind, 0, window, few=few
+            )
+            assert (part == whole[first:last]).all()
 
 
 def test_shapes_that_do_not_fit_are_refused(kernels: Make, rng: np.random.Generator) -> None:
