@@ -1,0 +1,75 @@
+"""Which passages occur twice: hashes of all windows of n tokens, one in eight of them kept.
+
+The choice depends on the hash alone, so the same passage is chosen wherever it stands, also where rows cut
+the text elsewhere (Schleimer, Wilkerson & Aiken 2003 call this sampling by 0 mod p).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from quinze.training.batch import Batch
+from quinze.training.doctor.look import learned
+
+Hashes = npt.NDArray[np.uint64]
+
+PASSAGE_BYTES = 50
+"""A passage that long does not return by chance."""
+ONE_IN = 8
+_BASE = 0x9E3779B97F4A7C15
+
+
+def passage_length(bytes_per_token: float | None) -> int:
+    """Tokens of a window, a power of two: about PASSAGE_BYTES, 16 at least (GPT-3 took 13 words)."""
+    wanted = PASSAGE_BYTES / bytes_per_token if bytes_per_token else 32
+    return int(max(16, 2 ** np.ceil(np.log2(wanted))))
+
+
+def passages(batches: Sequence[Batch], length: int, *, only_learned: bool) -> Hashes:
+    """Hashes of the chosen windows, one each place; windows over two documents are left out.
+
+    only_learned   of chats: questions and system prompts repeat by nature
+    """
+    parts = [np.empty(0, np.uint64)]
+    for batch in batches:
+        if batch.ids.shape[1] < length:
+            continue
+        hashes = _rolling(batch.ids.astype(np.uint64), length)  # (B, T - length + 1)
+        ends = slice(length - 1, None)
+        kept = _mixed(hashes) % np.uint64(ONE_IN) == 0
+        if batch.segments is not None:
+            kept &= batch.segments[:, : hashes.shape[1]] == batch.segments[:, ends]
+        if only_learned:
+            inside = np.cumsum(learned(batch), 1)
+            kept &= inside[:, ends] - inside[:, : hashes.shape[1]] >= length - 1
+        parts.append(hashes[kept])
+    return np.concatenate(parts)
+
+
+def share_repeated(found: Hashes) -> float:
+    """Of the windows, how many are not the first of their kind."""
+    return 1 - len(np.unique(found)) / len(found) if len(found) else 0.0
+
+
+def share_known(found: Hashes, known: Hashes) -> float:
+    """Of the windows, how many are among the known ones."""
+    return float(np.isin(found, np.unique(known)).mean()) if len(found) else 0.0
+
+
+def _rolling(ids: Hashes, length: int) -> Hashes:
+    """(B, T) -> (B, T - length + 1), polynomials modulo 2^64 by doubling; length is a power of two."""
+    hashes, power, width = ids + np.uint64(1), _BASE, 1
+    while width < length:
+        hashes = hashes[:, :-width] * np.uint64(power) + hashes[:, width:]
+        power = power * power % 2**64
+        width *= 2
+    return hashes
+
+
+def _mixed(hashes: Hashes) -> Hashes:
+    """Low bits of a polynomial say little; SplitMix64's last steps spread them."""
+    mixed = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed ^ (mixed >> np.uint64(27))
