@@ -123,6 +123,8 @@ class Probe:
     """`allow` said no, or something else kept the optimizer from moving."""
     rows: Sequence[int] = ()
     """Which rows of the split were read (this process's)."""
+    epoch: int | None = None
+    """Of these rows, from 0 (`Batch.epoch`); None: as the report rounds it."""
     data_seconds: float = 0.0
     """Of this step, waited for its batches."""
     step_seconds: float = 0.0

@@ -1,0 +1,17 @@
+"""The doctor of training runs: what is wrong, in a sentence with numbers, and what mends it.
+
+Doctor(settings)     watches a run of ours (a Watcher, watch.py): before, during, after
+diagnose(path)       reads the log of a run that is over, ours or Hugging Face's
+floors               what tables and a compressor reach on the same text
+translate            a finding in the other language
+"""
+
+from __future__ import annotations
+
+from quinze.training.doctor.doctor import Doctor
+from quinze.training.doctor.floors import Floors
+from quinze.training.doctor.offline import Diagnosis, diagnose
+from quinze.training.doctor.settings import DoctorSettings
+from quinze.training.doctor.words import translate
+
+__all__ = ["Diagnosis", "Doctor", "DoctorSettings", "Floors", "diagnose", "translate"]

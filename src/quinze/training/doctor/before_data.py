@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from quinze.training.batch import Batch
 from quinze.training.doctor import repeats
-from quinze.training.doctor.floors import Steps, floors, steps_of, unigram
+from quinze.training.doctor.floors import Ints, Steps, floors, steps_of, unigram
 from quinze.training.doctor.look import Look
 from quinze.training.doctor.words import finding
 from quinze.training.events import Finding
@@ -25,10 +24,9 @@ def ids_fit(look: Look) -> Iterator[Finding]:
     if look.largest_id >= vocab_size:
         yield finding("B11.ids-outside", "stop", largest=look.largest_id, vocab_size=vocab_size)
     elif tokenizer and not tokenizer.vocab_size <= vocab_size <= tokenizer.vocab_size * 1.1 + 256:
-        severity = "warning" if tokenizer.vocab_size > vocab_size else "info"
         yield finding(
             "B11.vocabulary-differs",
-            "warning" if severity == "warning" else "info",
+            "warning" if tokenizer.vocab_size > vocab_size else "info",
             tokenizer=tokenizer.vocab_size,
             vocab_size=vocab_size,
         )
@@ -55,7 +53,7 @@ def fertility(look: Look) -> Iterator[Finding]:
         )
     poor = [row for row in look.texts if row.bytes / row.tokens * 1.5 < mean]
     share = len(poor) / len(look.texts)
-    if 0.02 <= share:
+    if share >= 0.02:
         worst = max(row.bytes / row.tokens for row in poor)
         yield finding("B1.foreign-rows", "info", share=share, bytes_per_token=worst, mean=mean)
 
@@ -102,9 +100,7 @@ def order(look: Look) -> Iterator[Finding]:
         return
     gain = found.unigram - min(found.bigram, found.trigram)
     if gain < 0.03 * found.unigram:
-        yield finding(
-            "B2.no-order", "warning", gain=gain, unigram=found.unigram, share=gain / found.unigram
-        )
+        yield finding("B2.no-order", "warning", gain=gain, unigram=found.unigram, share=gain / found.unigram)
         return
     yield from _word_order(look)
 
@@ -133,30 +129,29 @@ def _word_order(look: Look) -> Iterator[Finding]:
 
 def duplicates(look: Look) -> Iterator[Finding]:
     """B3: training text that occurs twice, and validation text that stands in training."""
-    chat = look.setup.method != "pretrain"
+    find = repeats.text_passages if look.setup.method == "pretrain" else repeats.learned_passages
     length = repeats.passage_length(look.bytes_per_token)
-    known = repeats.passages(look.train, length, only_learned=chat)
+    known, held = find(look.train, length), find(look.validation, length)
     # Of passages that occur twice, a sample of a share s of the text holds both with probability s.
-    if look.setup.method != "dpo":
-        share, count = repeats.share_repeated(known), len(known)
-        if share * count >= 20 and (estimate := min(1.0, share / look.share_read)):
-            if estimate > look.settings.duplicate_share:
-                yield finding("B3.duplicates", "warning", share=estimate, length=length)
-    held = repeats.passages(look.validation, length, only_learned=chat)
-    share, count = repeats.share_known(held, known), len(held)
-    if share * count >= 5 and (estimate := min(1.0, share / look.share_read)):
-        if estimate > look.settings.leak_share:
-            yield finding("B3.leak", "warning", share=estimate, length=length)
+    share = repeats.share_repeated(known)
+    estimate = min(1.0, share / look.share_read)
+    pairs = look.setup.method == "dpo"  # chosen and rejected answers begin alike
+    if share * len(known) >= 20 and estimate > look.settings.duplicate_share and not pairs:
+        yield finding("B3.duplicates", "warning", share=estimate, length=length)
+    share = repeats.share_known(held, known)
+    estimate = min(1.0, share / look.share_read)
+    if share * len(held) >= 5 and estimate > look.settings.leak_share:
+        yield finding("B3.leak", "warning", share=estimate, length=length)
 
 
 def visiting_order(look: Look) -> Iterator[Finding]:
     """B3: each step its own rows, not as they lie in the file, and each epoch in another order."""
     batches, setup = look.train, look.setup
     rows = [batch.rows for batch in batches]
-    if setup.train.rows >= 2 * len(rows[0]) and len(rows) > 1 and np.array_equal(rows[0], rows[1]):
-        if np.array_equal(batches[0].ids, batches[1].ids):
-            yield finding("B3.same-batch", "stop", first=1, second=2)
-            return
+    several = setup.train.rows >= 2 * len(rows[0]) and len(rows) > 1
+    if several and np.array_equal(rows[0], rows[1]) and np.array_equal(batches[0].ids, batches[1].ids):
+        yield finding("B3.same-batch", "stop", first=1, second=2)
+        return
     together = np.concatenate(rows[:64])
     if len(together) >= 32 and bool((np.diff(together) == 1).all()):
         yield finding("B3.not-shuffled", "warning", rows=len(together))
@@ -170,7 +165,7 @@ def visiting_order(look: Look) -> Iterator[Finding]:
         yield finding("B3.same-order", "warning", epoch=again[-1].epoch + 1, before=again[-1].epoch)
 
 
-def _is_part(rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], of: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> bool:
+def _is_part(rows: Ints, of: Ints) -> bool:
     """Whether the rows stand in `of` one after the other."""
     if len(rows) < 4:
         return False
@@ -191,7 +186,3 @@ def validation_is_alike(look: Look) -> Iterator[Finding]:
     excess = float(look.floors.unigram - own)
     if excess > 1.0:
         yield finding("B4.validation-differs", "warning", excess=excess)
-
-
-def first_epoch(batches: list[Batch]) -> list[Batch]:
-    return [batch for batch in batches if batch.epoch == batches[0].epoch]

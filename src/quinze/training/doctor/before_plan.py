@@ -18,10 +18,8 @@ def budget(look: Look) -> Iterator[Finding]:
         return
     epochs = tokens / max(1, setup.train.tokens)
     if setup.method == "pretrain" and epochs > look.settings.epochs:
-        severity = "warning" if epochs > 4 * look.settings.epochs else "info"
-        yield finding(
-            "B5.epochs", "warning" if severity == "warning" else "info", tokens=setup.train.tokens, epochs=epochs
-        )
+        far = epochs > 4 * look.settings.epochs
+        yield finding("B5.epochs", "warning" if far else "info", tokens=setup.train.tokens, epochs=epochs)
     if setup.method == "pretrain" and not setup.base_loaded:
         multiplied = matmul_parameters(look)
         if tokens < multiplied / 2:

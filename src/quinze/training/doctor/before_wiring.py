@@ -1,4 +1,4 @@
-"""Before the run, the wiring: B9 gradients, first loss and masks, B10 one batch by heart, B11 what was loaded.
+"""Before the run, the wiring: B9 gradients, first loss and masks, B10 learning by heart, B11 files.
 
 Everything is tried with the method's own loss on a few rows, and every weight is put back.
 """
@@ -50,10 +50,9 @@ def trainable(look: Look) -> Iterator[Finding]:
         return
     frozen = [name for name, parameter in named.items() if not parameter.requires_grad]
     if frozen and not setup.lora:
-        severity = "info" if setup.base_loaded else "warning"
         yield finding(
             "B9.frozen",
-            "info" if severity == "info" else "warning",
+            "info" if setup.base_loaded else "warning",
             count=len(frozen),
             total=len(named),
             names=some(frozen),

@@ -13,8 +13,8 @@ from quinze.training.doctor.floors import Floors, compressor, floors, gather, st
 from quinze.training.doctor.settings import DoctorSettings
 from quinze.training.watch import Setup
 
-TEXT_ROWS = 400
-"""Rows that are decoded at most."""
+TEXT_TOKENS = 150_000
+"""That are decoded at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,9 @@ def _texts(setup: Setup, batches: Sequence[Batch]) -> list[RowText]:
     if decode is None:
         return []
     pad = setup.tokenizer.pad_id if setup.tokenizer else None
-    rows = [row for batch in batches for row in batch.ids[: max(1, TEXT_ROWS // max(1, len(batches)))]]
-    kept = [row[row != pad] if pad is not None else row for row in rows[:TEXT_ROWS]]
+    length = batches[0].ids.shape[1] if batches else 1
+    rows = [row for batch in batches for row in batch.ids][: max(1, TEXT_TOKENS // length)]
+    kept = [row[row != pad] if pad is not None else row for row in rows]
     return [RowText(len(row), decode(row.tolist())) for row in kept if len(row)]
 
 

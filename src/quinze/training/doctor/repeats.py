@@ -28,11 +28,24 @@ def passage_length(bytes_per_token: float | None) -> int:
     return int(max(16, 2 ** np.ceil(np.log2(wanted))))
 
 
-def passages(batches: Sequence[Batch], length: int, *, only_learned: bool) -> Hashes:
-    """Hashes of the chosen windows, one each place; windows over two documents are left out.
+def text_passages(batches: Sequence[Batch], length: int) -> Hashes:
+    """Hashes of the chosen windows of running text: rows are put back side by side as they were cut, for two
+    cuts of the same passage may share no whole window."""
+    if not batches:
+        return np.empty(0, np.uint64)
+    rows = np.concatenate([batch.rows for batch in batches])
+    ids = np.concatenate([batch.ids for batch in batches])[np.argsort(rows, kind="stable")]
+    stream = ids.reshape(1, -1).astype(np.uint64)
+    if stream.shape[1] < length:
+        return np.empty(0, np.uint64)
+    hashes = _rolling(stream, length)
+    found: Hashes = hashes[_mixed(hashes) % np.uint64(ONE_IN) == 0]
+    return found
 
-    only_learned   of chats: questions and system prompts repeat by nature
-    """
+
+def learned_passages(batches: Sequence[Batch], length: int) -> Hashes:
+    """The same of chats, row by row and only where all is learned: questions and system prompts repeat by
+    nature."""
     parts = [np.empty(0, np.uint64)]
     for batch in batches:
         if batch.ids.shape[1] < length:
@@ -42,9 +55,8 @@ def passages(batches: Sequence[Batch], length: int, *, only_learned: bool) -> Ha
         kept = _mixed(hashes) % np.uint64(ONE_IN) == 0
         if batch.segments is not None:
             kept &= batch.segments[:, : hashes.shape[1]] == batch.segments[:, ends]
-        if only_learned:
-            inside = np.cumsum(learned(batch), 1)
-            kept &= inside[:, ends] - inside[:, : hashes.shape[1]] >= length - 1
+        inside = np.cumsum(learned(batch), 1)
+        kept &= inside[:, ends] - inside[:, : hashes.shape[1]] >= length - 1
         parts.append(hashes[kept])
     return np.concatenate(parts)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -48,7 +49,7 @@ def looking(transformer: torch.nn.Module) -> Iterator[None]:
                 module.training = mode[name]
 
 
-def first_broken(transformer: torch.nn.Module, run: object = None) -> str:
+def first_broken(transformer: torch.nn.Module) -> str:
     """The first weight, else the first gradient, that holds a value that is no number; "" if none does."""
     for name, parameter in transformer.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
@@ -64,19 +65,16 @@ def naming(transformer: torch.nn.Module, found: list[str]) -> Iterator[None]:
     """While it runs, appends the names of modules whose output holds a value that is no number, in the order
     in which they were computed."""
 
-    def hook(name: str) -> object:
-        def see(module: torch.nn.Module, inputs: object, output: object) -> None:
+    def hook(name: str) -> Callable[[Any, Any, Any], None]:
+        def see(_module: Any, _inputs: Any, output: Any) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
-            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-                if not bool(torch.isfinite(tensor).all()):
-                    found.append(name)
+            if torch.is_tensor(tensor) and not bool(torch.isfinite(tensor).all()):
+                found.append(name)
 
         return see
 
     handles = [
-        module.register_forward_hook(hook(name))  # type: ignore[arg-type]
-        for name, module in transformer.named_modules()
-        if name
+        module.register_forward_hook(hook(name)) for name, module in transformer.named_modules() if name
     ]
     try:
         yield

@@ -302,7 +302,7 @@ DURING = {
         " warm-up.",
     ),
     "D3.rate-too-high": (
-        "At {progress:.0%} of the run the loss is {loss:.2f}, and frequencies alone give {unigram:.2f}; each step"
+        "At {progress:.0%} of the run the loss is {loss:.2f}, where a simple table gets {floor:.2f}; each step"
         " changes the weights by {ratio:.1%}.",
         "Steps this large keep the model from settling: the learning rate is too high.",
         "Begin anew with a tenth of the learning rate.",
