@@ -50,7 +50,7 @@ def low(rows: int = 64, cols: int = 64, rank: int = 2) -> LowRank:
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "adapter"
     layers = {"model.layers.0.self_attn.q_proj": low(), "model.layers.1.mlp.down_proj": low(64, 96)}
-    write_adapter(path, layers, alpha=4, rslora=False)
+    write_adapter(path, layers, rslora=False)
     return path
 
 
@@ -96,7 +96,7 @@ def test_it_fits_its_base(folder: Path, base: Model) -> None:
 def test_a_fused_layers_adapter_is_parted(tmp_path: Path) -> None:
     model = make(tmp_path / "phi", "phi3")
     write_adapter(
-        tmp_path / "a", {"model.layers.0.self_attn.qkv_proj": low(64 + 32 + 32)}, alpha=2, rslora=False
+        tmp_path / "a", {"model.layers.0.self_attn.qkv_proj": low(64 + 32 + 32)}, rslora=False
     )
     found = fitted(read_adapter(tmp_path / "a"), model)
     whole = low(128)
@@ -115,7 +115,7 @@ def test_a_fused_layers_adapter_is_parted(tmp_path: Path) -> None:
 def test_an_adapter_for_another_shape_is_refused(
     tmp_path: Path, base: Model, name: str, rows: int, told: str
 ) -> None:
-    write_adapter(tmp_path, {name: low(rows)}, alpha=2, rslora=False, base="some/base")
+    write_adapter(tmp_path, {name: low(rows)}, rslora=False, base="some/base")
     with pytest.raises(UnsupportedModelError, match=f"(?s){told}.*some/base"):
         fitted(read_adapter(tmp_path), base)
 
@@ -127,7 +127,7 @@ def test_the_base_is_known_again_when_it_is_quantized(base: Model, tmp_path: Pat
         for name, t in base.tensors.items()
     }
     write_adapter(
-        tmp_path, {"model.layers.0.self_attn.q_proj": low()}, alpha=2, rslora=False, mark=mark_of(base)
+        tmp_path, {"model.layers.0.self_attn.q_proj": low()}, rslora=False, mark=mark_of(base)
     )
     assert fitted(read_adapter(tmp_path), Model(base.config, tensors, base.checkpoint))
 
@@ -140,7 +140,7 @@ def decoded(tensor: Any) -> Any:
 
 def test_another_base_of_the_same_shape_is_refused(base: Model, tmp_path: Path) -> None:
     write_adapter(
-        tmp_path / "a", {"model.layers.0.self_attn.q_proj": low()}, alpha=2, rslora=False, mark=mark_of(base)
+        tmp_path / "a", {"model.layers.0.self_attn.q_proj": low()}, rslora=False, mark=mark_of(base)
     )
     other = make(tmp_path / "other", seed=16)
     with pytest.raises(UnsupportedModelError, match=r"trained on another base.*likeness"):
@@ -177,7 +177,7 @@ def test_half_of_a_layer_and_nan_are_refused(folder: Path) -> None:
     with pytest.raises(FileFormatError, match="only one of its two"):
         read_adapter(folder)
     bad = {"model.layers.0.self_attn.q_proj": LowRank(low().a * np.float32("nan"), low().b, 1.0)}
-    write_adapter(folder, bad, alpha=2, rslora=False)
+    write_adapter(folder, bad, rslora=False)
     with pytest.raises(FileFormatError, match="NaN"):
         read_adapter(folder)
 

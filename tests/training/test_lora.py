@@ -75,7 +75,7 @@ def shake(model: Any, seed: int = 3) -> None:
 
 
 def write(model: Any, folder: Path, config: LoraConfig) -> None:
-    write_adapter(folder, to_low_rank(model), alpha=config.alpha, rslora=config.rslora)
+    write_adapter(folder, to_low_rank(model), rslora=config.rslora)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_the_mark_of_a_base_is_kept_beside_its_adapter(
     config = LoraConfig(rank=2)
     apply_lora(model, config)
     opened = load_model(base[1])
-    write_adapter(tmp_path, to_low_rank(model), alpha=16, rslora=True, mark=mark_of(opened), base="tiny")
+    write_adapter(tmp_path, to_low_rank(model), rslora=True, mark=mark_of(opened), base="tiny")
     assert read_adapter(tmp_path).base == "tiny"
     assert len(fitted(read_adapter(tmp_path), opened)) == 14
 

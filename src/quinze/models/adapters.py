@@ -8,11 +8,12 @@ where that model's are, its rows in that model's order. Knows neither torch nor 
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,20 +117,21 @@ def write_adapter(
     folder: Path,
     layers: Mapping[str, LowRank],
     *,
-    alpha: float,
-    rslora: bool,
+    rslora: bool = False,
     dropout: float = 0.0,
     base: str = "",
     mark: BaseMark | None = None,
 ) -> None:
-    """PEFT's layout. Names and rows are Hugging Face's; all layers have one rank.
+    """PEFT's layout; names and rows are Hugging Face's.
 
-    The weights are written first, so that a folder with a config is whole.
+    rslora  says scale = alpha / sqrt(rank) in the config, instead of alpha / rank
+    base    what the config calls the base: a hub's name, or a path
+    mark    of the base, by which another one is refused later
+
+    The config is written last, so that a folder which has one is whole.
     """
-    ranks = {low.rank for low in layers.values()}
-    if len(ranks) != 1:
-        raise ValueError(f"layers of the ranks {sorted(ranks)}")
-    rank = ranks.pop()
+    if not layers:
+        raise ValueError("an adapter without layers")
     tensors = []
     for name, low in layers.items():
         key = f"base_model.model.{name}"
@@ -140,16 +142,22 @@ def write_adapter(
     write_safetensors(folder / WEIGHTS, tensors)
     if mark is not None:
         mark.write(folder / BASE)
+    ranks = {name: low.rank for name, low in layers.items()}
+    alphas = {name: _alpha(low, rslora) for name, low in layers.items()}
+    rank, alpha = _most(ranks.values()), _most(alphas.values())
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": rank,
         "lora_alpha": alpha,
+        "rank_pattern": {name: each for name, each in ranks.items() if each != rank},
+        "alpha_pattern": {name: each for name, each in alphas.items() if each != alpha},
         "use_rslora": rslora,
         "use_dora": any(low.magnitude is not None for low in layers.values()),
         "lora_dropout": dropout,
         "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+        "layers_to_transform": _some_layers(layers),
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -158,6 +166,21 @@ def write_adapter(
     }
     with atomic_write(folder / CONFIG) as file:
         file.write(json.dumps(config, indent=2, ensure_ascii=False).encode())
+
+
+def _alpha(low: LowRank, rslora: bool) -> float:
+    """The alpha that gives this scale, without the last digits that a square root leaves."""
+    return float(f"{low.scale * (math.sqrt(low.rank) if rslora else low.rank):.12g}")
+
+
+def _most(values: Iterable[Any]) -> Any:
+    return collections.Counter(values).most_common(1)[0][0]
+
+
+def _some_layers(layers: Mapping[str, LowRank]) -> list[int] | None:
+    """Where not every layer of the model has an adapter, which ones have: else PEFT makes fresh ones."""
+    found = sorted({int(n[1]) for name in layers if (n := re.search(r"\.layers\.(\d+)\.", name))})
+    return None if found == list(range(len(found))) else found
 
 
 def fitted(adapter: Adapter, model: Model, *, as_folder: bool = False) -> dict[str, LowRank]:
