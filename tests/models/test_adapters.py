@@ -85,7 +85,7 @@ def test_what_is_written_is_read_again(folder: Path) -> None:
     adapter = read_adapter(folder)
     assert is_adapter(folder)
     assert np.array_equal(adapter.layers["model.layers.1.mlp.down_proj"].b, low(64, 96).b)
-    assert adapter.layers["model.layers.0.self_attn.q_proj"].scale == 2.0
+    assert adapter.layers["model.layers.0.self_attn.q_proj"].scale == 1.0
     assert adapter.parameters == 2 * (64 + 64) + 2 * (64 + 96)
 
 
@@ -95,9 +95,7 @@ def test_it_fits_its_base(folder: Path, base: Model) -> None:
 
 def test_a_fused_layers_adapter_is_parted(tmp_path: Path) -> None:
     model = make(tmp_path / "phi", "phi3")
-    write_adapter(
-        tmp_path / "a", {"model.layers.0.self_attn.qkv_proj": low(64 + 32 + 32)}, rslora=False
-    )
+    write_adapter(tmp_path / "a", {"model.layers.0.self_attn.qkv_proj": low(64 + 32 + 32)}, rslora=False)
     found = fitted(read_adapter(tmp_path / "a"), model)
     whole = low(128)
     assert [found[f"model.layers.0.self_attn.{p}_proj"].b.shape[0] for p in "qkv"] == [64, 32, 32]
@@ -126,9 +124,7 @@ def test_the_base_is_known_again_when_it_is_quantized(base: Model, tmp_path: Pat
         name: encode(name, np.asarray(decoded(t)), TensorType.Q4_0) if "proj" in name else t
         for name, t in base.tensors.items()
     }
-    write_adapter(
-        tmp_path, {"model.layers.0.self_attn.q_proj": low()}, rslora=False, mark=mark_of(base)
-    )
+    write_adapter(tmp_path, {"model.layers.0.self_attn.q_proj": low()}, rslora=False, mark=mark_of(base))
     assert fitted(read_adapter(tmp_path), Model(base.config, tensors, base.checkpoint))
 
 

@@ -7,6 +7,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+# Matrices of 64 numbers: on a busy machine a second thread is waited for longer than it computes.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -181,15 +181,19 @@ def _folder(shipped: Shipped, out: Path, dtype: Dtype | None, to: Kind) -> Expor
     notes: list[str] = []
     chosen = dtype or DTYPES.get(_matrix_type(model), "float32")
     if _matrix_type(model) not in DTYPES:
-        notes.append(f"The base is quantized ({_matrix_type(model).name}); its rounding stays in the weights.")
+        notes.append(
+            f"The base is quantized ({_matrix_type(model).name}); its rounding stays in the weights."
+        )
     if chosen != "float32" and shipped.adapter is not None:
         notes.append(f"Merged in float32 and rounded to {chosen} once, as the base is stored.")
     config, weights = _folder_weights(model, shipped.adapter)
     words = _words_folder(shipped)
     tokenizer = load_tokenizer(words)
+    kept = base_config_of(shipped.path)
+    ends = () if kept else tuple(sorted(tokenizer.stop_ids))
     save_model(
-        out, config, weights, tokenizer=words, dtype=chosen, base_config=base_config_of(shipped.path),
-        bos_id=tokenizer.bos_id, eos_ids=tuple(sorted(tokenizer.stop_ids)),
+        out, config, weights, tokenizer=words, dtype=chosen, base_config=kept, bos_id=tokenizer.bos_id,
+        eos_ids=ends,
     )  # fmt: skip
     return Exported(out, to, _size(out), notes)
 
@@ -222,13 +226,14 @@ def _words_folder(shipped: Shipped) -> Path:
 def _gguf(shipped: Shipped, out: Path, chosen: Level, progress: Progress | None) -> Exported:
     source = open_source(shipped.path)
     notes = forecast(source, chosen)
+    before = sum(tensor.type.block > 1 for tensor in source.tensors)
     if shipped.adapter is not None:
         source = merged_source(source, shipped)
     done = quantize(source, chosen, out, progress=progress)
-    if done.rounded_twice:
+    if before and (done.rounded_twice or shipped.adapter is not None):
         notes.append(
-            f"{done.rounded_twice} matrices were quantized before: two roundings add up. Export from the "
-            "base's 16-bit weights if you have them."
+            f"{before} matrices were quantized before, and their rounding stays in the weights. Export from "
+            "the base's 16-bit weights if you have them."
         )
     return Exported(out, "gguf", done.bytes, notes)
 
@@ -267,4 +272,3 @@ def _matrix_type(model: Model) -> TensorType:
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-
