@@ -15,12 +15,12 @@ and the whole is as good as its worst check. Knows no file formats: it asks view
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from quinze import __version__
 from quinze.paths import atomic_write
 from quinze.shipping.checks import Asked, Progress, checks
 from quinze.shipping.probes import Probes
@@ -108,5 +108,12 @@ def certify(
     ]
     return Certificate(
         reference.name, reference.files(), comparisons, asked.id, len(told.prompts), told.tokens,
-        __version__,
+        _version(),
     )  # fmt: skip
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("quinze")
+    except importlib.metadata.PackageNotFoundError:  # run from its sources
+        return "(from source)"
