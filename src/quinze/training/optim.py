@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from quinze.errors import CheckpointError
+from quinze.training.run_config import OptimizerTable
 
 Kind = Literal["muon", "adamw"]
 
@@ -39,6 +40,37 @@ class Group:
     betas: tuple[float, float] = (0.9, 0.95)
     """Muon's momentum is the first."""
     eps: float = 1e-10
+
+
+def groups_of(named: Mapping[str, Tensor], table: OptimizerTable) -> list[Group]:
+    """Who moves what: matrices of layers (Muon, or AdamW with decay), embeddings and heads, vectors.
+
+    named  the trainable parameters; an adapter's matrices count as layers' matrices
+    """
+    matrices = {n: p for n, p in named.items() if p.ndim == 2 and ".layers." in n}
+    vectors = {n: p for n, p in named.items() if p.ndim != 2}
+    ends = {n: p for n, p in named.items() if n not in matrices and n not in vectors}
+    lr = table.lr
+    if lr is None or table.kind is None:
+        raise ValueError("a run's config is resolved first")
+    by_muon = table.kind == "muon"
+    beta = table.muon_momentum if by_muon else table.betas[0]
+
+    def group(name: str, kind: Kind, of: Mapping[str, Tensor], peak: float, **more: Any) -> Group:
+        return Group(name, kind, list(of), list(of.values()), peak, eps=table.eps, **more)
+
+    return [
+        group(
+            "muon matrices" if by_muon else "adamw matrices",
+            table.kind,
+            matrices,
+            table.muon_lr if by_muon else lr,
+            weight_decay=table.weight_decay,
+            betas=(beta, table.betas[1]),
+        ),
+        group("adamw embeddings", "adamw", ends, lr, weight_decay=0.0, betas=table.betas),
+        group("adamw vectors", "adamw", vectors, lr, weight_decay=0.0, betas=table.betas),
+    ]
 
 
 class Optimizer:
