@@ -15,7 +15,6 @@ from typing import Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -71,12 +70,11 @@ class World:
             return
         gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
         if gradients:
-            flat = _flatten_dense_tensors(gradients)
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
             dist.all_reduce(flat)
-            for gradient, summed in zip(
-                gradients, _unflatten_dense_tensors(flat, gradients), strict=True
-            ):
-                gradient.copy_(summed)
+            parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def leave(self) -> None:
         if dist.is_initialized():

@@ -146,7 +146,7 @@ class Optimizer:
         return found
 
     def state(self) -> dict[str, Tensor]:
-        """"name:kind" -> tensor, whole whatever the world is."""
+        """ "name:kind" -> tensor, whole whatever the world is."""
         return {
             f"{name}:{kind}": whole(tensor)
             for name, kinds in self.moments.items()
@@ -155,9 +155,7 @@ class Optimizer:
 
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
         """CheckpointError where it is of another model."""
-        known = {
-            n: p for group in self.groups for n, p in zip(group.names, group.parameters, strict=True)
-        }
+        known = {n: p for group in self.groups for n, p in zip(group.names, group.parameters, strict=True)}
         self.steps, self.moments = steps, {}
         for key, tensor in state.items():
             name, _, kind = key.rpartition(":")
@@ -185,7 +183,8 @@ def orthogonalize(matrices: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+    found: Tensor = x.mT if tall else x
+    return found
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -195,11 +194,15 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over several processes, gathered; any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if isinstance(tensor, DTensor):
+        gathered: Tensor = tensor.full_tensor()
+        return gathered
+    return tensor
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:
     """Spread as `model` is."""
     if isinstance(model, DTensor):
-        return distribute_tensor(tensor, model.device_mesh, model.placements)
+        spread: Tensor = distribute_tensor(tensor, model.device_mesh, model.placements)
+        return spread
     return tensor

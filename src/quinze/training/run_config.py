@@ -273,7 +273,7 @@ def _value(value: Any) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """"optimizer.lr: 0.003 -> 0.01", one for each setting that is not the same."""
+    """ "optimizer.lr: 0.003 -> 0.01", one for each setting that is not the same."""
     found: list[str] = []
     for key in sorted(set(old) | set(new)):
         was, is_ = old.get(key), new.get(key)
