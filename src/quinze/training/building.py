@@ -121,7 +121,7 @@ def identity(parts: Parts) -> dict[str, Any]:
     settings["model"] = {key: value for key, value in settings["model"].items() if key != "base"}
     found: dict[str, Any] = {
         **settings,
-        "data fingerprint": parts.data.manifest.fingerprint,
+        "data files": parts.data.manifest.files,
         "tokenizer": parts.data.manifest.tokenizer_sha256,
         "tokens per step": parts.tokens_per_step,
     }
