@@ -102,4 +102,3 @@ def settings(tales: Path) -> Callable[..., RunConfig]:
         return run_config(table)
 
     return make
-

@@ -26,7 +26,6 @@ def write_final(parts: Parts, weights: Mapping[str, torch.Tensor], folder: Path)
         write_adapter(
             work,
             to_low_rank(parts.transformer),
-            alpha=parts.lora.alpha,
             rslora=parts.lora.rslora,
             dropout=parts.lora.dropout,
             base=parts.config.model.base or "",

@@ -179,7 +179,7 @@ class Trainer:
                 samples += [event] if isinstance(event, SampleReport) else []
                 yield event
         probe = Probe(
-            report=report, skipped=not allowed, rows=found.rows,
+            report=report, skipped=not allowed, rows=found.rows, epoch=found.epoch,
             data_seconds=self._clock.waited - before, step_seconds=seconds, evaluation=evaluation,
             samples=samples, memory_bytes=memory_bytes(),
         )  # fmt: skip
