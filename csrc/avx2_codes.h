@@ -1,8 +1,7 @@
-// Products with weights that are codes with a scale and often a minimum, in AVX2: gemv of every quantized format, gemm of
-// Q4_1, Q5_0, Q5_1 and the K formats. Read by kernels_avx2.cpp only.
+// Products of one token with weights that are codes with a scale and often a minimum, in AVX2, as they lie in the file.
+// Read by kernels_avx2.cpp only.
 //
 // A weight is scale * code - min, so a product is scale * sum(code * x) - min * sum(x), and sum(x) is known beforehand.
-// gemm walks as avx2_products.h tells.
 #pragma once
 #include "avx2_products.h"
 
@@ -17,6 +16,7 @@ template <> struct BlockOf<Type::Q5_0> { using type = BlockQ5_0; };
 template <> struct BlockOf<Type::Q5_1> { using type = BlockQ5_1; };
 template <> struct BlockOf<Type::Q4_K> { using type = BlockQ4_K; };
 template <> struct BlockOf<Type::Q5_K> { using type = BlockQ5_K; };
+template <> struct BlockOf<Type::Q6_K> { using type = BlockQ6_K; };
 template <Type type> using Block = typename BlockOf<type>::type;
 
 template <Type type> constexpr bool kIsK = type == Type::Q4_K || type == Type::Q5_K;
@@ -34,9 +34,19 @@ inline __m256i fifths(const uint8_t (&qh)[4]) {
     const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
     return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit), _mm256_set1_epi8(16));
 }
+// The 32 codes of block j of a Q6_K block, 0..63.
+inline __m256i codes_q6_k(const BlockQ6_K& w, int j) {
+    const int half = j / 4, k = j % 4;
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.ql + 64 * half + 32 * (k % 2)));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.qh + 32 * half));
+    return _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(low, k / 2 * 4), _mm256_set1_epi8(15)),
+                           _mm256_slli_epi16(_mm256_and_si256(_mm256_srli_epi16(high, 2 * k), _mm256_set1_epi8(3)), 4));
+}
+
 // The 32 codes of block j of a block of a file, in the order of the weights. j is 0 but for the K formats.
 template <Type type> inline __m256i codes(const Block<type>& w, int j) {
     if constexpr (type == Type::Q4_0 || type == Type::Q4_1) return nibbles(w.qs);
+    else if constexpr (type == Type::Q6_K) return codes_q6_k(w, j);
     else if constexpr (!kIsK<type>) return _mm256_or_si256(nibbles(w.qs), fifths(w.qh));
     else {
         const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.qs + j / 2 * 32));
@@ -48,18 +58,24 @@ template <Type type> inline __m256i codes(const Block<type>& w, int j) {
         }
     }
 }
-// The 32 codes of block j of a Q6_K block, 0..63.
-inline __m256i codes_q6_k(const BlockQ6_K& w, int j) {
-    const int half = j / 4, k = j % 4;
-    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.ql + 64 * half + 32 * (k % 2)));
-    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w.qh + 32 * half));
-    return _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(low, k / 2 * 4), _mm256_set1_epi8(15)),
-                           _mm256_slli_epi16(_mm256_and_si256(_mm256_srli_epi16(high, 2 * k), _mm256_set1_epi8(3)), 4));
-}
-
 inline __m256i activations(const int8_t* q) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)); }
 // Lane pattern that broadcasts int16 number j of each half.
 inline __m256i pick_16(int j) { return _mm256_set1_epi16(static_cast<short>(2 * j | (2 * j + 1) << 8)); }
+
+// Eight of sixteen bytes in the lanes of a register: as int32, or each twice as int16.
+inline __m256i sixteen_bytes(const void* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
+inline __m256i bytes_as_32(__m256i bytes, int group) {
+    const __m256i first = _mm256_setr_epi32(0x80808000, 0x80808001, 0x80808002, 0x80808003, 0x80808004, 0x80808005, 0x80808006, 0x80808007);
+    return _mm256_shuffle_epi8(bytes, group ? _mm256_add_epi32(first, _mm256_set1_epi32(8)) : first);
+}
+inline __m256i bytes_twice_as_16(__m256i bytes, int group) {
+    const __m256i first = _mm256_setr_epi32(0x80008000, 0x80018001, 0x80028002, 0x80038003, 0x80048004, 0x80058005, 0x80068006, 0x80078007);
+    return _mm256_shuffle_epi8(bytes, group ? _mm256_add_epi32(first, _mm256_set1_epi32(0x00080008)) : first);
+}
+inline __m256i signed_bytes_twice_as_16(__m256i bytes, int group) {
+    const __m256i first = _mm256_setr_epi32(0x00800080, 0x01800180, 0x02800280, 0x03800380, 0x04800480, 0x05800580, 0x06800680, 0x07800780);
+    return _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, group ? _mm256_add_epi32(first, _mm256_set1_epi32(0x08000800)) : first), 8);
+}
 
 // ---------------------------------------------------------------- gemv
 
@@ -194,223 +210,6 @@ void gemv_q6_k(const Weight& w, int64_t row0, int64_t row1, const Activations& x
     });
 }
 
-// ---------------------------------------------------------------- gemm: 16 rows x 4 tokens
-
-// Numbers of eight blocks of eight rows, one register a row -> to[block][row].
-inline void store_turned(__m256 (&r)[8], float* to) {
-    transpose8(r);
-    for (int j = 0; j < 8; j++) _mm256_store_ps(to + kPanelRows * j, r[j]);
-}
-
-// scales, mins (blocks, 16): weight = scale * code - 8 * min, because what meets `min` is 8 * sum(x).
-template <Type type>
-inline void pack_scales_and_mins(const std::byte* const* rows, int64_t b0, int64_t b1, float* scales, float* mins) {
-    if constexpr (kIsK<type>) {
-        for (int64_t b = b0 / 8; b < b1 / 8; b++, scales += 8 * kPanelRows, mins += 8 * kPanelRows)
-            for (int group = 0; group < 2; group++) {
-                __m256 d[8], m[8];
-                for (int i = 0; i < 8; i++) {
-                    const Block<type>& w = reinterpret_cast<const Block<type>*>(rows[8 * group + i])[b];
-                    const SixBits six = six_bits(w.scales);
-                    const auto floats = [](uint64_t bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)))); };
-                    d[i] = _mm256_mul_ps(broadcast_f16(w.d), floats(six.scales));
-                    m[i] = _mm256_mul_ps(_mm256_mul_ps(broadcast_f16(w.dmin), floats(six.mins)), _mm256_set1_ps(0.125f));
-                }
-                store_turned(d, scales + 8 * group), store_turned(m, mins + 8 * group);
-            }
-    } else {
-        for (int64_t b = b0; b < b1; b++, scales += kPanelRows, mins += kPanelRows)
-            for (int64_t i = 0; i < kPanelRows; i++) {
-                const Block<type>& w = reinterpret_cast<const Block<type>*>(rows[i])[b];
-                scales[i] = _cvtsh_ss(w.d);
-                if constexpr (type == Type::Q5_0) mins[i] = 2 * scales[i];
-                else mins[i] = -0.125f * _cvtsh_ss(w.m);
-            }
-    }
-}
-
-// panel per block: (8 steps of 4 columns, 2 groups of 8 rows, 32 bytes), as for Q4_0
-template <Type type>
-inline void pack_codes(const std::byte* const* rows, int64_t b0, int64_t b1, uint8_t* panel) {
-    constexpr int64_t per = kIsK<type> ? 8 : 1;
-    for (int64_t b = b0; b < b1; b++, panel += 512)
-        for (int group = 0; group < 2; group++) {
-            __m128i low[8], high[8];
-            for (int i = 0; i < 8; i++) {
-                const __m256i c = codes<type>(reinterpret_cast<const Block<type>*>(rows[8 * group + i])[b / per], static_cast<int>(b % per));
-                low[i] = _mm256_castsi256_si128(c), high[i] = _mm256_extracti128_si256(c, 1);
-            }
-            __m256i word[4];
-            auto* to = reinterpret_cast<__m256i*>(panel + 32 * group);
-            transpose_words(low, word);
-            for (int j = 0; j < 4; j++) _mm256_store_si256(to + 2 * j, word[j]);
-            transpose_words(high, word);
-            for (int j = 0; j < 4; j++) _mm256_store_si256(to + 2 * (j + 4), word[j]);
-        }
-}
-
-#define QUINZE_KEEP(a, b, c, d, e, f, g, h) \
-    asm volatile("" : "+x"(a), "+x"(b), "+x"(c), "+x"(d), "+x"(e), "+x"(f), "+x"(g), "+x"(h))
-
-// In int16 sixteen products of a nibble and an int8 fit (30480), and eight of a five-bit code (31496): those are added up
-// in two halves, the first of which waits in memory.
-template <bool five>
-inline void tile_codes(const uint8_t* panel, const float* scales, const float* mins, int64_t blocks, const int8_t* const (&q)[4],
-                       const float* const (&xs)[4], const int32_t* const (&sum8)[4], float* sums) {
-    const __m256i one = _mm256_set1_epi16(1);
-    alignas(32) int32_t waiting[8][8];
-    auto* first = reinterpret_cast<__m256i*>(waiting);
-    for (int64_t b = 0; b < blocks; b++, panel += 512, scales += kPanelRows, mins += kPanelRows) {
-        __m256i s00, s01, s02, s03, s10, s11, s12, s13;
-        s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = _mm256_setzero_si256();
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; k++) {
-            if (five && k == 4) {
-                _mm256_store_si256(first, _mm256_madd_epi16(s00, one)), _mm256_store_si256(first + 1, _mm256_madd_epi16(s10, one));
-                _mm256_store_si256(first + 2, _mm256_madd_epi16(s01, one)), _mm256_store_si256(first + 3, _mm256_madd_epi16(s11, one));
-                _mm256_store_si256(first + 4, _mm256_madd_epi16(s02, one)), _mm256_store_si256(first + 5, _mm256_madd_epi16(s12, one));
-                _mm256_store_si256(first + 6, _mm256_madd_epi16(s03, one)), _mm256_store_si256(first + 7, _mm256_madd_epi16(s13, one));
-                s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = _mm256_setzero_si256();
-            }
-            const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(panel + 64 * k)),
-                          w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(panel + 64 * k + 32));
-            const int64_t at = 32 * b + 4 * k;
-            __m256i x = broadcast_4(q[0] + at);
-            s00 = _mm256_add_epi16(s00, _mm256_maddubs_epi16(w0, x)), s10 = _mm256_add_epi16(s10, _mm256_maddubs_epi16(w1, x));
-            x = broadcast_4(q[1] + at);
-            s01 = _mm256_add_epi16(s01, _mm256_maddubs_epi16(w0, x)), s11 = _mm256_add_epi16(s11, _mm256_maddubs_epi16(w1, x));
-            x = broadcast_4(q[2] + at);
-            s02 = _mm256_add_epi16(s02, _mm256_maddubs_epi16(w0, x)), s12 = _mm256_add_epi16(s12, _mm256_maddubs_epi16(w1, x));
-            x = broadcast_4(q[3] + at);
-            s03 = _mm256_add_epi16(s03, _mm256_maddubs_epi16(w0, x)), s13 = _mm256_add_epi16(s13, _mm256_maddubs_epi16(w1, x));
-            QUINZE_KEEP(s00, s01, s02, s03, s10, s11, s12, s13);
-        }
-        const __m256 w0 = _mm256_load_ps(scales), w1 = _mm256_load_ps(scales + 8), m0 = _mm256_load_ps(mins), m1 = _mm256_load_ps(mins + 8);
-        const auto finish = [&](int t, __m256i s0, __m256i s1) {
-            s0 = _mm256_madd_epi16(s0, one), s1 = _mm256_madd_epi16(s1, one);
-            if (five) s0 = _mm256_add_epi32(s0, first[2 * t]), s1 = _mm256_add_epi32(s1, first[2 * t + 1]);
-            float* to = sums + 16 * t;
-            const __m256 counted = _mm256_set1_ps(xs[t][b] * static_cast<float>(sum8[t][b]));
-            _mm256_store_ps(to, _mm256_fnmadd_ps(m0, counted, _mm256_load_ps(to)));
-            _mm256_store_ps(to + 8, _mm256_fnmadd_ps(m1, counted, _mm256_load_ps(to + 8)));
-            add_scaled(to, s0, s1, w0, w1, xs[t][b]);
-        };
-        finish(0, s00, s10), finish(1, s01, s11), finish(2, s02, s12), finish(3, s03, s13);
-    }
-}
-
-// What four tokens bring to a tile; the last may repeat.
-struct FourTokens {
-    const int8_t* q8[4];
-    const float* xs[4];
-    const int32_t* sum8[4];
-    FourTokens(const Activations& x, int64_t t, int64_t n, int64_t k0) {
-        for (int64_t i = 0; i < 4; i++) {
-            const int64_t token = t + least(i, n - 1), block = token * (x.cols / kBlock) + k0 / kBlock;
-            q8[i] = x.q8 + token * x.cols + k0;
-            xs[i] = x.scale + block, sum8[i] = x.sum8 + block;
-        }
-    }
-};
-
-template <Type type>
-void gemm_codes(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
-                std::byte* scratch) {
-    constexpr int64_t panel_cols = 512;
-    auto* panel = reinterpret_cast<uint8_t*>(scratch);
-    auto* scales = reinterpret_cast<float*>(scratch + panel_cols * kPanelRows);
-    float *mins = scales + panel_cols / kBlock * kPanelRows, *sums = mins + panel_cols / kBlock * kPanelRows;
-    walk<4>(w, row0, row1, tokens, panel_cols, y, ldy, sums,
-        [&](const std::byte* const* rows, int64_t k0, int64_t k1) {
-            pack_codes<type>(rows, k0 / kBlock, k1 / kBlock, panel);
-            pack_scales_and_mins<type>(rows, k0 / kBlock, k1 / kBlock, scales, mins);
-        },
-        [&](int64_t t, int64_t n, int64_t k0, int64_t k1, float* s) {
-            const FourTokens four(x, t, n, k0);
-            tile_codes<kFiveBits<type>>(panel, scales, mins, (k1 - k0) / kBlock, four.q8, four.xs, four.sum8, s);
-        });
-}
-
-// ---------------------------------------------------------------- gemm, Q6_K
-
-// Here the activations take the unsigned side, as x + 128, for the weights (code - 32) are the smaller ones: four products
-// are at most 4 * 255 * 32 = 32640 and fit int16. What 128 adds is the same for every token, and known from the weights.
-struct PanelQ6K {
-    int8_t weights[8][8][2][32];  // block, step of 4 columns, group of 8 rows
-    int16_t scales[8][2][2][16];  // block, half, group: each row's scale twice
-    int32_t excess[8][2][8];      // block, group: 128 * sum of scale * weight
-    float d[2][8];                // of the whole 256 columns
-};
-
-inline void pack_q6_k(const std::byte* const* rows, int64_t super, PanelQ6K& panel) {
-    const __m256i center = _mm256_set1_epi8(32);
-    for (int group = 0; group < 2; group++) {
-        const auto block = [&](int i) -> const BlockQ6_K& { return reinterpret_cast<const BlockQ6_K*>(rows[8 * group + i])[super]; };
-        for (int i = 0; i < 8; i++) panel.d[group][i] = _cvtsh_ss(block(i).d);
-        for (int j = 0; j < 8; j++) {
-            __m128i low[8], high[8];
-            for (int i = 0; i < 8; i++) {
-                const BlockQ6_K& w = block(i);
-                const __m256i c = codes_q6_k(w, j), sums = _mm256_sad_epu8(c, _mm256_setzero_si256()), v = _mm256_sub_epi8(c, center);
-                low[i] = _mm256_castsi256_si128(v), high[i] = _mm256_extracti128_si256(v, 1);
-                const int scale0 = w.scales[2 * j], scale1 = w.scales[2 * j + 1];
-                const int sum0 = _mm256_extract_epi16(sums, 0) + _mm256_extract_epi16(sums, 4) - 512,
-                          sum1 = _mm256_extract_epi16(sums, 8) + _mm256_extract_epi16(sums, 12) - 512;
-                panel.excess[j][group][i] = 128 * (scale0 * sum0 + scale1 * sum1);
-                for (int k = 0; k < 2; k++) {
-                    panel.scales[j][0][group][2 * i + k] = static_cast<int16_t>(scale0);
-                    panel.scales[j][1][group][2 * i + k] = static_cast<int16_t>(scale1);
-                }
-            }
-            __m256i word[4];
-            transpose_words(low, word);
-            for (int k = 0; k < 4; k++) _mm256_store_si256(reinterpret_cast<__m256i*>(panel.weights[j][k][group]), word[k]);
-            transpose_words(high, word);
-            for (int k = 0; k < 4; k++) _mm256_store_si256(reinterpret_cast<__m256i*>(panel.weights[j][4 + k][group]), word[k]);
-        }
-    }
-}
-
-inline void tile_q6_k(const PanelQ6K& panel, const int8_t* const (&q)[4], const float* const (&xs)[4], float* sums) {
-    const __m256i raised = _mm256_set1_epi8(static_cast<char>(0x80));
-    const auto at = [](const auto& lanes) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes)); };
-    const __m256 d0 = _mm256_load_ps(panel.d[0]), d1 = _mm256_load_ps(panel.d[1]);
-    for (int b = 0; b < 8; b++) {
-        __m256i s00, s01, s02, s03, s10, s11, s12, s13;
-        s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = _mm256_setzero_si256();
-#pragma GCC unroll 4
-        for (int k = 0; k < 8; k += 2) {
-            const auto add = [&](const int8_t* x, __m256i& s0, __m256i& s1) {
-                const __m256i x0 = _mm256_xor_si256(broadcast_4(x + 32 * b + 4 * k), raised), x1 = _mm256_xor_si256(broadcast_4(x + 32 * b + 4 * k + 4), raised);
-                const __m256i t0 = _mm256_add_epi16(_mm256_maddubs_epi16(x0, at(panel.weights[b][k][0])), _mm256_maddubs_epi16(x1, at(panel.weights[b][k + 1][0])));
-                const __m256i t1 = _mm256_add_epi16(_mm256_maddubs_epi16(x0, at(panel.weights[b][k][1])), _mm256_maddubs_epi16(x1, at(panel.weights[b][k + 1][1])));
-                s0 = _mm256_add_epi32(s0, _mm256_madd_epi16(t0, at(panel.scales[b][k / 4][0])));
-                s1 = _mm256_add_epi32(s1, _mm256_madd_epi16(t1, at(panel.scales[b][k / 4][1])));
-            };
-            add(q[0], s00, s10), add(q[1], s01, s11), add(q[2], s02, s12), add(q[3], s03, s13);
-            QUINZE_KEEP(s00, s01, s02, s03, s10, s11, s12, s13);
-        }
-        const __m256i e0 = at(panel.excess[b][0]), e1 = at(panel.excess[b][1]);
-        add_scaled(sums, _mm256_sub_epi32(s00, e0), _mm256_sub_epi32(s10, e1), d0, d1, xs[0][b]);
-        add_scaled(sums + 16, _mm256_sub_epi32(s01, e0), _mm256_sub_epi32(s11, e1), d0, d1, xs[1][b]);
-        add_scaled(sums + 32, _mm256_sub_epi32(s02, e0), _mm256_sub_epi32(s12, e1), d0, d1, xs[2][b]);
-        add_scaled(sums + 48, _mm256_sub_epi32(s03, e0), _mm256_sub_epi32(s13, e1), d0, d1, xs[3][b]);
-    }
-}
-
-void gemm_q6_k(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
-               std::byte* scratch) {
-    auto& panel = *reinterpret_cast<PanelQ6K*>(scratch);
-    static_assert(sizeof(PanelQ6K) % 64 == 0 && sizeof(PanelQ6K) <= 8 * 1024);
-    auto* sums = reinterpret_cast<float*>(scratch + sizeof(PanelQ6K));
-    walk<4>(w, row0, row1, tokens, kSuper, y, ldy, sums,
-        [&](const std::byte* const* rows, int64_t k0, int64_t) { pack_q6_k(rows, k0 / kSuper, panel); },
-        [&](int64_t t, int64_t n, int64_t k0, int64_t, float* s) {
-            const FourTokens four(x, t, n, k0);
-            tile_q6_k(panel, four.q8, four.xs, s);
-        });
-}
-#undef QUINZE_KEEP
 
 }  // namespace
 }  // namespace quinze

@@ -6,11 +6,11 @@
 // bound by the multipliers.
 #pragma once
 #include "avx2_math.h"
+#include "packed.h"
 
 namespace quinze {
 namespace {
 
-constexpr int64_t kPanelRows = 16;
 constexpr int64_t kTokenBlock = 64;  // tokens that meet one panel
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -103,24 +103,29 @@ void gemv_block(const Weight& w, int64_t row0, int64_t row1, const Activations& 
 
 // ---------------------------------------------------------------- gemm: what is common
 
-// Walks rows in panels of 16 and tokens in blocks of 64. For each, `pack(rows, k0, k1)` fills the panel from the columns
-// k0..k1 of rows[0..16] (a row beyond the last repeats it), and `tile(t, n, k0, k1, sums)` adds the products of n tokens
-// from t on; sums (n, 16). TILE is the largest n.
-template <int64_t TILE, class Pack, class Run>
-void walk(const Weight& w, int64_t row0, int64_t row1, int64_t tokens, int64_t panel_cols, float* y, int64_t ldy, float* sums,
-          Pack pack, Run tile) {
-    const int64_t bytes = row_bytes(w);
+// The rows of a panel as a file has them; one beyond the last repeats it.
+struct PanelRows {
+    const std::byte* at[kPanelRows];
+    PanelRows(const Weight& w, int64_t row, int64_t n) {
+        for (int64_t i = 0; i < kPanelRows; i++) at[i] = w.data + (row + least(i, n - 1)) * row_bytes(w);
+    }
+};
+
+// Walks rows in panels of 16 and tokens in blocks of 64. For each, `fill(row, n, k0, k1)` makes the panel of the columns
+// k0..k1 of the n rows from `row` on, and `tile(t, n, k0, k1, sums)` adds the products of n tokens from t on; sums (n, 16).
+// TILE is the largest n.
+template <int64_t TILE, class Fill, class Run>
+void walk(int64_t cols, int64_t row0, int64_t row1, int64_t tokens, int64_t panel_cols, float* y, int64_t ldy, float* sums,
+          Fill fill, Run tile) {
     constexpr int64_t block = kTokenBlock / TILE * TILE;
     for (int64_t t0 = 0; t0 < tokens; t0 += block) {
         const int64_t t1 = least(tokens, t0 + block);
         for (int64_t r = row0; r < row1; r += kPanelRows) {
             const int64_t n = least(kPanelRows, row1 - r);
-            const std::byte* rows[kPanelRows];
-            for (int64_t i = 0; i < kPanelRows; i++) rows[i] = w.data + (r + least(i, n - 1)) * bytes;
             std::memset(sums, 0, (t1 - t0) * kPanelRows * sizeof(float));
-            for (int64_t k0 = 0; k0 < w.cols; k0 += panel_cols) {
-                const int64_t k1 = least(w.cols, k0 + panel_cols);
-                pack(rows, k0, k1);
+            for (int64_t k0 = 0; k0 < cols; k0 += panel_cols) {
+                const int64_t k1 = least(cols, k0 + panel_cols);
+                fill(r, n, k0, k1);
                 for (int64_t t = t0; t < t1; t += TILE)
                     tile(t, least(TILE, t1 - t), k0, k1, sums + (t - t0) * kPanelRows);
             }
@@ -176,8 +181,8 @@ void gemm_float(const Weight& w, int64_t row0, int64_t row1, const Activations& 
                 std::byte* scratch) {
     auto* panel = reinterpret_cast<float*>(scratch);
     float* sums = panel + kFloatPanel * kPanelRows;
-    walk<6>(w, row0, row1, tokens, kFloatPanel, y, ldy, sums,
-        [&](const std::byte* const* rows, int64_t k0, int64_t k1) { pack_float<type>(rows, k0, k1, panel); },
+    walk<6>(w.cols, row0, row1, tokens, kFloatPanel, y, ldy, sums,
+        [&](int64_t r, int64_t n, int64_t k0, int64_t k1) { pack_float<type>(PanelRows(w, r, n).at, k0, k1, panel); },
         [&](int64_t t, int64_t n, int64_t k0, int64_t k1, float* s) {
             const float* v = x.f32 + t * w.cols + k0;
             switch (n) {
@@ -318,34 +323,60 @@ inline void tile_q8_0(const int16_t* panel, const float* scales, int64_t blocks,
 }
 #undef QUINZE_KEEP
 
-// A tile has four tokens; the last may repeat, and what is computed for the repeated one is thrown away: `sums` has room.
-template <class Block>
-void gemm_block(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
-                std::byte* scratch) {
-    constexpr bool q4 = sizeof(Block) == sizeof(BlockQ4_0);
-    constexpr int64_t panel_cols = q4 ? 512 : 256;  // 8 KiB either way
-    auto* scales = reinterpret_cast<float*>(scratch + 16 * 1024);
-    float* sums = scales + panel_cols / kBlock * kPanelRows;
-    const int64_t blocks = w.cols / kBlock;
-    walk<4>(w, row0, row1, tokens, panel_cols, y, ldy, sums,
-        [&](const std::byte* const* rows, int64_t k0, int64_t k1) {
-            if constexpr (q4) pack_q4_0(rows, k0 / kBlock, k1 / kBlock, reinterpret_cast<uint8_t*>(scratch), scales);
-            else pack_q8_0(rows, k0 / kBlock, k1 / kBlock, reinterpret_cast<int16_t*>(scratch), scales);
-        },
+// What four tokens bring to a tile; the last may repeat, and what is computed for the repeated one is thrown away: `sums`
+// has room.
+struct FourTokens {
+    const int8_t* q8[4];
+    const int16_t* q16[4];
+    const float* xs[4];
+    const int32_t* sum8[4];
+    const int32_t* minus32[4];
+    FourTokens(const Activations& x, int64_t t, int64_t n, int64_t k0) {
+        for (int64_t i = 0; i < 4; i++) {
+            const int64_t token = t + least(i, n - 1), block = token * (x.cols / kBlock) + k0 / kBlock;
+            q8[i] = x.q8 + token * x.cols + k0, q16[i] = x.q16 + token * x.cols + k0;
+            xs[i] = x.scale + block, sum8[i] = x.sum8 + block, minus32[i] = x.minus32 + 2 * block;
+        }
+    }
+};
+
+// fill(row, n, k0, k1, panel, scales): from the file, or from packed weights (avx2_packed.h).
+template <class Fill>
+void gemm_q4_0(int64_t cols, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
+               std::byte* scratch, Fill fill) {
+    constexpr int64_t panel_cols = 512;
+    auto* panel = reinterpret_cast<uint8_t*>(scratch);
+    auto* scales = reinterpret_cast<float*>(scratch + panel_cols * kPanelRows);
+    walk<4>(cols, row0, row1, tokens, panel_cols, y, ldy, scales + panel_cols / kBlock * kPanelRows,
+        [&](int64_t r, int64_t n, int64_t k0, int64_t k1) { fill(r, n, k0 / kBlock, k1 / kBlock, panel, scales); },
         [&](int64_t t, int64_t n, int64_t k0, int64_t k1, float* s) {
-            const float* xs[4];
-            const int32_t* sum8[4];
-            const int8_t* q8[4];
-            const int16_t* q16[4];
-            for (int64_t i = 0; i < 4; i++) {
-                const int64_t token = t + least(i, n - 1), block = token * blocks + k0 / kBlock;
-                xs[i] = x.scale + block, sum8[i] = x.sum8 + block;
-                q8[i] = x.q8 + token * w.cols + k0, q16[i] = x.q16 + token * w.cols + k0;
-            }
-            const int64_t count = (k1 - k0) / kBlock;
-            if constexpr (q4) tile_q4_0(reinterpret_cast<const uint8_t*>(scratch), scales, count, q8, xs, sum8, s);
-            else tile_q8_0(reinterpret_cast<const int16_t*>(scratch), scales, count, q16, xs, s);
+            const FourTokens four(x, t, n, k0);
+            tile_q4_0(panel, scales, (k1 - k0) / kBlock, four.q8, four.xs, four.sum8, s);
         });
+}
+template <class Fill>
+void gemm_q8_0(int64_t cols, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
+               std::byte* scratch, Fill fill) {
+    constexpr int64_t panel_cols = 256;
+    auto* panel = reinterpret_cast<int16_t*>(scratch);
+    auto* scales = reinterpret_cast<float*>(scratch + panel_cols * kPanelRows * 2);
+    walk<4>(cols, row0, row1, tokens, panel_cols, y, ldy, scales + panel_cols / kBlock * kPanelRows,
+        [&](int64_t r, int64_t n, int64_t k0, int64_t k1) { fill(r, n, k0 / kBlock, k1 / kBlock, panel, scales); },
+        [&](int64_t t, int64_t n, int64_t k0, int64_t k1, float* s) {
+            const FourTokens four(x, t, n, k0);
+            tile_q8_0(panel, scales, (k1 - k0) / kBlock, four.q16, four.xs, s);
+        });
+}
+
+void gemm_file_q4_0(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
+                    std::byte* scratch) {
+    gemm_q4_0(w.cols, row0, row1, x, tokens, y, ldy, scratch,
+        [&](int64_t r, int64_t n, int64_t b0, int64_t b1, uint8_t* panel, float* scales) { pack_q4_0(PanelRows(w, r, n).at, b0, b1, panel, scales); });
+}
+void gemm_file_q8_0(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens, float* y, int64_t ldy,
+                    std::byte* scratch) {
+    gemm_q8_0(w.cols, row0, row1, x, tokens, y, ldy, scratch,
+        [&](int64_t r, int64_t n, int64_t b0, int64_t b1, int16_t* panel, float* scales) { pack_q8_0(PanelRows(w, r, n).at, b0, b1, panel, scales); });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "bindings_kernels.h"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
@@ -27,9 +28,9 @@ Weight check_weight(int type, int64_t rows, int64_t cols, const WeightBytes& byt
     if (cols % info(w.type).block)
         throw std::invalid_argument("tensor " + name + " has rows of " + std::to_string(cols) + ", not a multiple of " +
                                     std::to_string(info(w.type).block));
-    if (static_cast<int64_t>(bytes.shape(0)) != rows * row_bytes(w))
+    if (static_cast<int64_t>(bytes.shape(0)) != matrix_bytes(w))
         throw std::invalid_argument("tensor " + name + " has " + std::to_string(bytes.shape(0)) + " bytes where " +
-                                    std::to_string(rows * row_bytes(w)) + " are needed");
+                                    std::to_string(matrix_bytes(w)) + " are needed");
     return w;
 }
 
@@ -49,6 +50,10 @@ struct KernelSet { const Kernels& k; };
 
 template <class A> int64_t size(const A& a, int axis = 0) { return static_cast<int64_t>(a.shape(axis)); }
 void require(bool right, const char* what) { if (!right) throw std::invalid_argument(what); }
+int checked_type(int type) {
+    require(type >= 0 && type < kTypes, "unknown type");
+    return type;
+}
 std::unique_ptr<float[]> copy(const Floats1& x) {
     std::unique_ptr<float[]> y(new float[x.shape(0)]);
     std::copy_n(x.data(), x.shape(0), y.get());
@@ -57,15 +62,16 @@ std::unique_ptr<float[]> copy(const Floats1& x) {
 
 // X (T, cols) quantized as the decoder does it, where cols allow.
 struct Quantized {
-    std::vector<int8_t> q8; std::vector<int16_t> q16; std::vector<float> scale; std::vector<int32_t> sum8;
+    std::vector<int8_t> q8; std::vector<int16_t> q16; std::vector<float> scale; std::vector<int32_t> sum8, minus32;
     Activations x;
     Quantized(const Kernels& k, const float* f32, int64_t T, int64_t cols) {
         const int64_t blocks = cols / kBlock;
-        q8.resize(T * cols), q16.resize(T * cols), scale.resize(T * blocks), sum8.resize(T * blocks);
+        q8.resize(T * cols), q16.resize(T * cols), scale.resize(T * blocks), sum8.resize(T * blocks), minus32.resize(2 * T * blocks);
         if (cols % kBlock == 0)
             for (int64_t t = 0; t < T; t++)
-                k.quantize(f32 + t * cols, cols, q8.data() + t * cols, q16.data() + t * cols, scale.data() + t * blocks, sum8.data() + t * blocks);
-        x = {cols, f32, q8.data(), q16.data(), scale.data(), sum8.data()};
+                k.quantize(f32 + t * cols, cols, q8.data() + t * cols, q16.data() + t * cols, scale.data() + t * blocks,
+                           sum8.data() + t * blocks, minus32.data() + 2 * t * blocks);
+        x = {cols, f32, q8.data(), q16.data(), scale.data(), sum8.data(), minus32.data()};
     }
 };
 
@@ -82,6 +88,7 @@ New<float> gemm(const KernelSet& s, int type, const WeightBytes& bytes, int64_t 
     const int64_t T = size(x);
     const Weight w = check_weight(type, rows, size(x, 1), bytes, "w");
     require(T >= 1 && T <= kMaxTokens && 0 <= row0 && row0 < row1 && row1 <= rows, "rows or tokens are out of range");
+    require(!is_packed(w.type) || row0 % kPanelRows == 0, "a piece of packed weights begins at a panel of 16 rows");
     const Quantized q(s.k, x.data(), T, w.cols);
     const Bytes scratch = allocate(kScratchBytes);
     const int64_t n = row1 - row0;
@@ -93,19 +100,47 @@ New<float> gemm(const KernelSet& s, int type, const WeightBytes& bytes, int64_t 
 New<float> dequantize(const KernelSet& s, int type, const WeightBytes& bytes, int64_t cols) {
     const Weight w = check_weight(type, 1, cols, bytes, "w");
     std::unique_ptr<float[]> y(new float[cols]);
-    s.k.dequantize[type](w.data, cols, y.get());
+    read_row(s.k, w, 0, y.get());
     return give(std::move(y), {static_cast<size_t>(cols)});
 }
 
-std::tuple<New<int8_t>, New<int16_t>, New<float>, New<int32_t>> quantize(const KernelSet& s, const Floats1& x) {
+// A matrix as a file has it -> the same packed, (type, bytes). Lets the interpreter go, and takes rows of panels only, so
+// that whoever has several cores shares a matrix out.
+std::pair<int, New<uint8_t>> pack(const KernelSet& s, int type, const WeightBytes& bytes, int64_t rows, int64_t cols, int64_t panel0, int64_t panel1) {
+    const Weight w = check_weight(type, rows, cols, bytes, "w");
+    const Type packed = packed_type(w.type);
+    require(is_packed(packed) && !is_packed(w.type), "weights of this type are not packed");
+    require(0 <= panel0 && panel0 < panel1 && panel1 <= panels(rows), "panels are out of range");
+    const int64_t each = panel_bytes(packed, cols);
+    std::unique_ptr<uint8_t[]> y(new uint8_t[(panel1 - panel0) * each]);
+    {
+        nb::gil_scoped_release release;
+        for (int64_t p = panel0; p < panel1; p++) s.k.pack(w, p, reinterpret_cast<std::byte*>(y.get() + (p - panel0) * each));
+    }
+    return {static_cast<int>(packed), give(std::move(y), {static_cast<size_t>((panel1 - panel0) * each)})};
+}
+
+// Rows of a packed matrix -> (rows, cols).
+New<float> unpack(const KernelSet& s, int type, const WeightBytes& bytes, int64_t rows, int64_t cols) {
+    const Weight w = check_weight(type, rows, cols, bytes, "w");
+    std::unique_ptr<float[]> y(new float[rows * cols]);
+    for (int64_t r = 0; r < rows; r++) read_row(s.k, w, r, y.get() + r * cols);
+    return give(std::move(y), {static_cast<size_t>(rows), static_cast<size_t>(cols)});
+}
+
+std::tuple<New<int8_t>, New<int16_t>, New<float>, New<int32_t>, New<int16_t>> quantize(const KernelSet& s, const Floats1& x) {
     const size_t n = x.shape(0), blocks = n / kBlock;
     require(n > 0 && n % kBlock == 0, "x is not made of blocks of 32");
     std::unique_ptr<int8_t[]> q8(new int8_t[n]);
     std::unique_ptr<int16_t[]> q16(new int16_t[n]);
     std::unique_ptr<float[]> scale(new float[blocks]);
     std::unique_ptr<int32_t[]> sum8(new int32_t[blocks]);
-    s.k.quantize(x.data(), size(x), q8.get(), q16.get(), scale.get(), sum8.get());
-    return {give(std::move(q8), {n}), give(std::move(q16), {n}), give(std::move(scale), {blocks}), give(std::move(sum8), {blocks})};
+    std::unique_ptr<int16_t[]> minus32(new int16_t[4 * blocks]);
+    std::vector<int32_t> pairs(2 * blocks);
+    s.k.quantize(x.data(), size(x), q8.get(), q16.get(), scale.get(), sum8.get(), pairs.data());
+    std::memcpy(minus32.get(), pairs.data(), 8 * blocks);
+    return {give(std::move(q8), {n}), give(std::move(q16), {n}), give(std::move(scale), {blocks}), give(std::move(sum8), {blocks}),
+            give(std::move(minus32), {2 * blocks, 2})};
 }
 
 New<float> rms_norm(const KernelSet& s, const Floats1& x, const Floats1& weight, float eps) {
@@ -254,6 +289,8 @@ void bind_kernels(nb::module_& m) {
         .def("gemv", &gemv, "type"_a, "weight"_a, "rows"_a, "x"_a)
         .def("gemm", &gemm, "type"_a, "weight"_a, "rows"_a, "x"_a, "row0"_a, "row1"_a)
         .def("dequantize", &dequantize, "type"_a, "weight"_a, "cols"_a)
+        .def("pack", &pack, "type"_a, "weight"_a, "rows"_a, "cols"_a, "panel0"_a, "panel1"_a)
+        .def("unpack", &unpack, "type"_a, "weight"_a, "rows"_a, "cols"_a)
         .def("quantize", &quantize, "x"_a)
         .def("rms_norm", &rms_norm, "x"_a, "weight"_a, "eps"_a)
         .def("rope", &rope, "x"_a, "cos"_a, "sin"_a, "interleaved"_a)
@@ -270,6 +307,15 @@ void bind_kernels(nb::module_& m) {
         .def("gelu_mul", &gelu_mul, "gate"_a, "up"_a)
         .def("softcap", &softcap, "x"_a, "cap"_a);
     m.def("encode", &encode, "type"_a, "x"_a, "importance"_a = nb::none());
+    m.def("packed_type", [](int type) -> std::optional<int> {
+        const Type packed = packed_type(static_cast<Type>(checked_type(type)));
+        return is_packed(packed) && type < kFileTypes ? std::optional(static_cast<int>(packed)) : std::nullopt;
+    }, "type"_a);
+    m.def("packed_size", [](int type, int64_t rows, int64_t cols) {
+        const Weight w{static_cast<Type>(checked_type(type)), rows, cols, nullptr};
+        require(is_packed(w.type) && rows > 0 && cols > 0 && rows < (1 << 28) && cols < (1 << 28) && cols % info(w.type).block == 0, "no packed matrix has this shape");
+        return matrix_bytes(w);
+    }, "type"_a, "rows"_a, "cols"_a);
     m.def("kernels", [](const std::string& name) { return new KernelSet{kernels_named(name)}; }, "name"_a,
           nb::rv_policy::take_ownership);
 }

@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels.h"
+#include "packed.h"
 
 namespace quinze {
 

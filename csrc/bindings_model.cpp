@@ -47,7 +47,7 @@ public:
     std::vector<float> vector(const std::string& name, int64_t size) {
         const Weight w = matrix(name, 1, size);
         std::vector<float> values(size);
-        scalar_kernels().dequantize[static_cast<int>(w.type)](w.data, size, values.data());
+        read_row(scalar_kernels(), w, 0, values.data());
         return values;
     }
     std::vector<float> optional_vector(const std::string& name, int64_t size) {

@@ -11,8 +11,12 @@
 
 namespace quinze {
 
-enum class Type : int { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K };
-inline constexpr int kTypes = 11;
+// First those of files; behind them the same quantized ones with 16 rows interleaved (packed.h).
+enum class Type : int {
+    F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K,
+    Q8_0x16, Q4_0x16, Q4_1x16, Q5_0x16, Q5_1x16, Q4_Kx16, Q5_Kx16, Q6_Kx16,
+};
+inline constexpr int kFileTypes = 11, kTypes = 19;
 inline constexpr int64_t kBlock = 32;   // activations that share a scale, and weights in a block of most formats
 inline constexpr int64_t kSuper = 256;  // weights in a block of the K formats
 
@@ -97,10 +101,20 @@ inline constexpr TypeInfo kTypeInfo[kTypes] = {
     {"Q4_K", kSuper, sizeof(BlockQ4_K), true, false},
     {"Q5_K", kSuper, sizeof(BlockQ5_K), true, false},
     {"Q6_K", kSuper, sizeof(BlockQ6_K), true, false},
+    // Bytes of one row's share: only whole panels of 16 rows lie together.
+    {"Q8_0x16", kBlock, 34, true, true},
+    {"Q4_0x16", kBlock, 18, true, false},
+    {"Q4_1x16", kBlock, 20, true, false},
+    {"Q5_0x16", kBlock, 22, true, false},
+    {"Q5_1x16", kBlock, 24, true, false},
+    {"Q4_Kx16", kSuper, 148, true, false},
+    {"Q5_Kx16", kSuper, 180, true, false},
+    {"Q6_Kx16", kSuper, 210, true, false},
 };
 [[maybe_unused]] static const TypeInfo& info(Type type) { return kTypeInfo[static_cast<int>(type)]; }
 
-// A matrix that stays where the file has it. Row r begins at data + r * row_bytes().
+// A matrix that stays where the file has it. Row r begins at data + r * row_bytes(), unless it is packed: then only
+// every sixteenth begins anywhere.
 struct Weight {
     Type type = Type::F32;
     int64_t rows = 0, cols = 0;

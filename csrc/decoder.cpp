@@ -44,6 +44,7 @@ void Decoder::resize(int64_t T) {
     q16_.resize(T * widest);
     scale_.resize(T * ceil_div(widest, kBlock));
     sum8_.resize(T * ceil_div(widest, kBlock));
+    minus32_.resize(2 * sum8_.size());
     room_ = T;
 }
 
@@ -63,18 +64,15 @@ void Decoder::begin(const std::vector<Piece>& pieces) {
 // x (T, C) from the ids' embeddings, and their positions' where these are learned.
 void Decoder::embed(const std::vector<Piece>& pieces) {
     const int64_t C = config_.hidden;
-    const auto read = [&](const Weight& w, int64_t row, float* y) {
-        kernels_.dequantize[static_cast<int>(w.type)](w.data + row * row_bytes(w), C, y);
-    };
     int64_t t = 0;
     for (const Piece& piece : pieces)
         for (int64_t i = 0; i < piece.n; i++, t++) {
             float* x = x_.data() + t * C;
-            read(weights_.embed, piece.ids[i], x);
+            read_row(kernels_, weights_.embed, piece.ids[i], x);
             if (config_.embedding_scale != 1.0f)
                 for (int64_t c = 0; c < C; c++) x[c] *= config_.embedding_scale;
             if (positions() > 0) {
-                read(weights_.positions, rows_[t].position, product_.data());
+                read_row(kernels_, weights_.positions, rows_[t].position, product_.data());
                 kernels_.add(x, product_.data(), C);
             }
         }

@@ -9,8 +9,8 @@
 
 #include "cache.h"
 #include "decoder_config.h"
-#include "kernels.h"
 #include "observer.h"
+#include "packed.h"
 #include "thread_pool.h"
 
 namespace quinze {
@@ -119,7 +119,7 @@ private:
     std::vector<int8_t> q8_;
     std::vector<int16_t> q16_;
     std::vector<float> scale_;
-    std::vector<int32_t> sum8_;
+    std::vector<int32_t> sum8_, minus32_;
     Activations input_;  // what the products at hand read
     std::unique_ptr<Observer> observer_;  // null: nobody asks
     std::vector<Attending> attending_;

@@ -22,12 +22,12 @@ void Decoder::prepare(const float* x, int64_t t, bool quantized, bool wide) {
     const int64_t cols = input_.cols, blocks = cols / kBlock;
     if (quantized)
         kernels_.quantize(x + t * cols, cols, q8_.data() + t * cols, wide ? q16_.data() + t * cols : nullptr,
-                          scale_.data() + t * blocks, sum8_.data() + t * blocks);
+                          scale_.data() + t * blocks, sum8_.data() + t * blocks, minus32_.data() + 2 * t * blocks);
 }
 
 void Decoder::quantize(const float* x, int64_t cols, int64_t T, std::initializer_list<const Weight*> readers) {
     const bool quantized = any_quantized(readers), wide = (T > 1 || alone_ == 0) && any_wide(readers);
-    input_ = {cols, x, q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
+    input_ = {cols, x, q8_.data(), q16_.data(), scale_.data(), sum8_.data(), minus32_.data()};
     if (quantized) pool_.run(T, [&](int64_t t, int) { prepare(x, t, quantized, wide); });
 }
 
@@ -41,7 +41,7 @@ void Decoder::normalize(const float* x, const Norm& norm, int64_t T, std::initia
     if (!norm) return quantize(x, config_.hidden, T, readers);
     const bool quantized = any_quantized(readers), wide = (T > 1 || alone_ == 0) && any_wide(readers);
     const int64_t C = config_.hidden;
-    input_ = {C, normed_.data(), q8_.data(), q16_.data(), scale_.data(), sum8_.data()};
+    input_ = {C, normed_.data(), q8_.data(), q16_.data(), scale_.data(), sum8_.data(), minus32_.data()};
     pool_.run(T, [&](int64_t t, int) {
         normalize_row(norm, x + t * C, normed_.data() + t * C);
         prepare(normed_.data(), t, quantized, wide);
@@ -52,7 +52,7 @@ void Decoder::normalize(const float* x, const Norm& norm, int64_t T, std::initia
 Activations Decoder::input_from(int64_t t) const {
     const int64_t blocks = input_.cols / kBlock;
     return {input_.cols, input_.f32 + t * input_.cols, input_.q8 + t * input_.cols, input_.q16 + t * input_.cols,
-            input_.scale + t * blocks, input_.sum8 + t * blocks};
+            input_.scale + t * blocks, input_.sum8 + t * blocks, input_.minus32 + 2 * t * blocks};
 }
 
 // y[:, row0:row1] = X W[row0:row1]^T    y (T, w.rows). Tokens that are computed by themselves go together too where that
@@ -68,7 +68,7 @@ void Decoder::multiply(const Weight& w, int64_t row0, int64_t row1, int64_t T, f
 }
 
 // Whether gemm gives the bits of gemv.
-bool Decoder::same_sums(Type) const { return &kernels_ == &scalar_kernels(); }
+bool Decoder::same_sums(Type type) const { return is_packed(type) || &kernels_ == &scalar_kernels(); }
 
 // How many rows of a weight are one piece of work: many enough to be worth handing out, few enough to share evenly, and,
 // where several tokens meet them, to stay in the second-level cache meanwhile.

@@ -16,6 +16,9 @@ struct Activations {
     const int16_t* q16 = nullptr;   // (T, cols)            the same numbers wider: what gemm of Q8_0 reads
     const float* scale = nullptr;   // (T, cols / 32)
     const int32_t* sum8 = nullptr;  // (T, cols / 32)       8 * sum of the block's q8: Q4_0 stores weight + 8, others a minimum
+    // (T, cols / 16) of 16 columns, two int16: -32 * sum of the q8 where column % 4 < 2, and of the rest. Q6_K stores
+    // weight + 32, and what its products must lose is known in the form in which they are summed.
+    const int32_t* minus32 = nullptr;
 };
 
 // Memory of one thread, for panels and tiles. Aligned to 64 bytes.
@@ -62,15 +65,17 @@ struct AttentionTask {
 struct Kernels {
     const char* name;
 
-    // y = W[row0:row1] x for one token. y (row1 - row0,)
+    // y = W[row0:row1] x for one token. y (row1 - row0,). Of packed weights row0 is a multiple of 16, here and below.
     void (*gemv[kTypes])(const Weight& w, int64_t row0, int64_t row1, const Activations& x, float* y);
     // Y = X W[row0:row1]^T for T <= kMaxTokens tokens. y (T, ldy), its first row1 - row0 columns are written
     void (*gemm[kTypes])(const Weight& w, int64_t row0, int64_t row1, const Activations& x, int64_t tokens,
                          float* y, int64_t ldy, std::byte* scratch);
-    // One row of any format -> float32.
-    void (*dequantize[kTypes])(const std::byte* row, int64_t cols, float* y);
-    // x (cols,) -> q8, scale, sum8, and q16 unless null. cols is a multiple of 32.
-    void (*quantize)(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* scale, int32_t* sum8);
+    // One row of any format that files have -> float32. Rows of packed weights: read_row (packed.h).
+    void (*dequantize[kFileTypes])(const std::byte* row, int64_t cols, float* y);
+    // x (cols,) -> q8, scale, sum8, minus32, and q16 unless null. cols is a multiple of 32.
+    void (*quantize)(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* scale, int32_t* sum8, int32_t* minus32);
+    // 16 rows of a quantized matrix of a file -> panel_bytes (packed.h); the last panel is filled up with zeros.
+    void (*pack)(const Weight& w, int64_t panel, std::byte* to);
 
     // y = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)
     void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* y);

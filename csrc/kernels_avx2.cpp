@@ -2,6 +2,7 @@
 // and it is entered through the table alone, after the CPU was asked (dispatch.cpp).
 #include "avx2_attention.h"
 #include "avx2_codes.h"
+#include "avx2_packed.h"
 #include "avx2_products.h"
 
 namespace quinze {
@@ -40,7 +41,7 @@ void dequantize_q4_0(const std::byte* row, int64_t cols, float* y) {
     }
 }
 
-void quantize(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* scale, int32_t* sum8_out) {
+void quantize(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* scale, int32_t* sum8_out, int32_t* minus32) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     for (int64_t b = 0; b < cols / kBlock; b++, x += 32) {
         const __m256 v[4] = {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8), _mm256_loadu_ps(x + 16), _mm256_loadu_ps(x + 24)};
@@ -63,8 +64,12 @@ void quantize(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* sca
         sum8_out[b] = 8 * sum8(sum);
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         const __m256i low = _mm256_packs_epi32(q[0], q[1]), high = _mm256_packs_epi32(q[2], q[3]);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(q8 + 32 * b),
-                            _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order));
+        const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(q8 + 32 * b), bytes);
+        __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(32), bytes);  // of each half, four times two sums
+        pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4e));
+        pairs = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0xb1)));
+        minus32[2 * b] = _mm256_extract_epi32(pairs, 0), minus32[2 * b + 1] = _mm256_extract_epi32(pairs, 4);
         if (q16) {
             auto* to = reinterpret_cast<__m256i*>(q16 + 32 * b);
             _mm256_storeu_si256(to, _mm256_permute4x64_epi64(low, 0xd8));
@@ -256,14 +261,18 @@ const Kernels* avx2_kernels() {
     static const Kernels kernels = {
         "avx2",
         {gemv_float<Type::F32>, gemv_float<Type::F16>, gemv_float<Type::BF16>, gemv_block<BlockQ8_0>, gemv_block<BlockQ4_0>,
-         gemv_codes<Type::Q4_1>, gemv_codes<Type::Q5_0>, gemv_codes<Type::Q5_1>, gemv_k<Type::Q4_K>, gemv_k<Type::Q5_K>, gemv_q6_k},
-        {gemm_float<Type::F32>, gemm_float<Type::F16>, gemm_float<Type::BF16>, gemm_block<BlockQ8_0>, gemm_block<BlockQ4_0>,
-         gemm_codes<Type::Q4_1>, gemm_codes<Type::Q5_0>, gemm_codes<Type::Q5_1>, gemm_codes<Type::Q4_K>, gemm_codes<Type::Q5_K>, gemm_q6_k},
+         gemv_codes<Type::Q4_1>, gemv_codes<Type::Q5_0>, gemv_codes<Type::Q5_1>, gemv_k<Type::Q4_K>, gemv_k<Type::Q5_K>, gemv_q6_k,
+         gemv_packed<Type::Q8_0>, gemv_packed<Type::Q4_0>, gemv_packed<Type::Q4_1>, gemv_packed<Type::Q5_0>, gemv_packed<Type::Q5_1>,
+         gemv_packed<Type::Q4_K>, gemv_packed<Type::Q5_K>, gemv_packed<Type::Q6_K>},
+        {gemm_float<Type::F32>, gemm_float<Type::F16>, gemm_float<Type::BF16>, gemm_file_q8_0, gemm_file_q4_0,
+         gemm_file<Type::Q4_1>, gemm_file<Type::Q5_0>, gemm_file<Type::Q5_1>, gemm_file<Type::Q4_K>, gemm_file<Type::Q5_K>, gemm_file<Type::Q6_K>,
+         gemm_packed<Type::Q8_0>, gemm_packed<Type::Q4_0>, gemm_packed<Type::Q4_1>, gemm_packed<Type::Q5_0>, gemm_packed<Type::Q5_1>,
+         gemm_packed<Type::Q4_K>, gemm_packed<Type::Q5_K>, gemm_packed<Type::Q6_K>},
         {dequantize_float<Type::F32>, dequantize_float<Type::F16>, dequantize_float<Type::BF16>, dequantize_q8_0, dequantize_q4_0,
          // Rows of these are only decoded for embeddings, a few at a time.
          scalar_kernels().dequantize[5], scalar_kernels().dequantize[6], scalar_kernels().dequantize[7],
          scalar_kernels().dequantize[8], scalar_kernels().dequantize[9], scalar_kernels().dequantize[10]},
-        quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, store_q8_0, attention,
+        quantize, pack, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, store_q8_0, attention,
         layer_norm, gelu, gelu_mul, softcap,
     };
     return &kernels;

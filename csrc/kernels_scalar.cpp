@@ -2,8 +2,9 @@
 // fast ones, which tests compare with these.
 #include <cmath>
 #include <limits>
+#include <vector>
 
-#include "kernels.h"
+#include "packed.h"
 
 namespace quinze {
 namespace {
@@ -105,7 +106,7 @@ void dequantize_q6_k(const std::byte* row, int64_t cols, float* y) {
 }
 
 // Each block of 32 activations shares a scale, chosen so that the largest becomes 127 (as ggml does).
-void quantize(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* scale, int32_t* sum8) {
+void quantize(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* scale, int32_t* sum8, int32_t* minus32) {
     for (int64_t b = 0; b < cols / kBlock; b++, x += 32, q8 += 32) {
         float largest = 0;
         for (int i = 0; i < 32; i++) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
@@ -122,6 +123,11 @@ void quantize(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* sca
         for (int i = 0; i < 32; i++) poison += x[i] * 0.0f;  // 0, or NaN
         scale[b] = largest / 127.0f + poison;
         sum8[b] = 8 * sum;
+        for (int half = 0; half < 2; half++) {
+            int16_t pair[2] = {0, 0};
+            for (int i = 16 * half; i < 16 * half + 16; i++) pair[i % 4 / 2] = static_cast<int16_t>(pair[i % 4 / 2] - 32 * q8[i]);
+            std::memcpy(minus32 + 2 * b + half, pair, sizeof(pair));
+        }
         if (q16) {
             for (int i = 0; i < 32; i++) q16[32 * b + i] = q8[i];
         }
@@ -199,8 +205,14 @@ float dot(const Weight& w, int64_t row, const Activations& x, int64_t token) {
         case Type::Q4_K: return decoded(dequantize_q4_k);
         case Type::Q5_K: return decoded(dequantize_q5_k);
         case Type::Q6_K: return decoded(dequantize_q6_k);
+        default: break;
     }
-    return 0;
+    // Packed: what the row stands for, times what the activations stand for.
+    std::vector<float> values(w.cols);
+    unpack_row(w, row, values.data());
+    double sum = 0;
+    for (int64_t i = 0; i < w.cols; i++) sum += static_cast<double>(values[i]) * scale[i / kBlock] * q[i];
+    return static_cast<float>(sum);
 }
 
 void gemv(const Weight& w, int64_t row0, int64_t row1, const Activations& x, float* y) {
@@ -364,11 +376,11 @@ void attention(const AttentionTask& a, std::byte*) {
 const Kernels& scalar_kernels() {
     static const Kernels kernels = {
         "scalar",
-        {gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv},
-        {gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm},
+        {gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv},
+        {gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm},
         {dequantize_f32, dequantize_f16, dequantize_bf16, dequantize_q8_0, dequantize_q4_0, dequantize_q4_1, dequantize_q5_0,
          dequantize_q5_1, dequantize_q4_k, dequantize_q5_k, dequantize_q6_k},
-        quantize, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, store_q8_0, attention,
+        quantize, pack_panel, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, store_q8_0, attention,
         layer_norm, gelu, gelu_mul, softcap,
     };
     return kernels;

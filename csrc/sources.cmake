@@ -1,6 +1,7 @@
 # Every native source file, and the flags of each: AVX2 on one file only, so that the rest runs anywhere.
 add_library(quinze_kernels STATIC
   csrc/kernels_scalar.cpp
+  csrc/kernels_packed.cpp
   csrc/dispatch.cpp
   csrc/cache.cpp
   csrc/decoder.cpp

@@ -166,6 +166,30 @@ def encode(
     return cast(npt.NDArray[np.uint8], _module().encode(type, weights, importance))
 
 
+def packed_type(type: int) -> int | None:  # noqa: A002 (the field's own name)
+    """That of a quantized matrix when 16 of its rows are interleaved (csrc/packed.h); None for others."""
+    return cast("int | None", _module().packed_type(type))
+
+
+def packed_size(type: int, rows: int, cols: int) -> int:  # noqa: A002
+    """Bytes of a matrix of a packed type: whole panels of 16 rows."""
+    return int(_module().packed_size(type, rows, cols))
+
+
+def pack(
+    type: int,  # noqa: A002
+    weights: npt.NDArray[np.uint8],
+    rows: int,
+    cols: int,
+    first: int,
+    last: int,
+) -> npt.NDArray[np.uint8]:
+    """The panels [first, last) of a quantized matrix as it lies in a file. Other threads run meanwhile."""
+    return cast(
+        npt.NDArray[np.uint8], _module().kernels("auto").pack(type, weights, rows, cols, first, last)[1]
+    )
+
+
 def cpu_has_avx2() -> bool:
     return bool(_module().cpu_has_avx2())
 

@@ -63,6 +63,7 @@ def show(model: str, as_json: bool) -> None:
             ("parameters", f"{info.parameters:,}" if info.parameters else ""),
             ("type", info.quantization),
             ("size", console.in_bytes(info.bytes)),
+            ("packed", f"{console.in_bytes(info.packed_bytes)} beside it" if info.packed_bytes else ""),
             ("context", f"{info.context_length:,} tokens" if info.context_length else ""),
             (
                 "chat",
@@ -100,7 +101,7 @@ def add(path: Path, name: str | None, as_json: bool) -> None:
 @click.argument("model")
 @json_option
 def rm(model: str, as_json: bool) -> None:
-    """Forget the name MODEL. The model's own files stay where they are."""
+    """Forget the name MODEL. Its own files stay where they are; what Quinze packed of it is deleted."""
     with opened_service() as service:
         service.models.remove(model)
     if as_json:

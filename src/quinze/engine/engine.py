@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from quinze import native
 from quinze.engine.constraints import Constraint
+from quinze.engine.packed import Packed
 from quinze.engine.sampling import SamplingParams
 from quinze.engine.turns import Turns
 from quinze.errors import (
@@ -57,8 +58,12 @@ class Engine:
         threads: int | None = None,
         kernels: str = "auto",
         kv_type: str = "f16",
+        packed: Packed | None = None,
     ) -> None:
-        """threads None: every core that this process may use. kv_type: "f16" or "f32"."""
+        """threads None: every core that this process may use. kv_type: "f16" or "f32".
+
+        packed  matrices that take the place of the file's own (packed.py)
+        """
         self.config: ModelConfig = model.config
         usual, most = model.config.max_position_embeddings, model.config.longest_context
         self.context_length = usual if context_length is None else min(context_length, most)
@@ -73,7 +78,9 @@ class Engine:
         self._turns = Turns()
         self._kept = _Kept()
         self._model: Model | None = model  # its mapped file must outlive the decoder
-        self._decoder: native.Decoder | None = _decoder(model, self.context_length, self.threads, kernels)
+        self._decoder: native.Decoder | None = _decoder(
+            model, self.context_length, self.threads, kernels, packed or {}
+        )
 
     def generate(
         self,
@@ -365,7 +372,7 @@ class _Kept:
         self._held = None
 
 
-def _decoder(model: Model, context_length: int, threads: int, kernels: str) -> native.Decoder:
+def _decoder(model: Model, context_length: int, threads: int, kernels: str, packed: Packed) -> native.Decoder:
     if not 1 <= threads <= 1024:
         raise InvalidRequestError(f"threads is {threads}; it must lie between 1 and 1,024.", param="threads")
     try:
@@ -400,7 +407,7 @@ def _decoder(model: Model, context_length: int, threads: int, kernels: str) -> n
         "logit_softcap": config.logit_softcap,
         "embedding_scale": config.embedding_scale,
     }
-    tensors = {name: _weight(t) for name, t in model.tensors.items()}
+    tensors = {name: _weight(t) for name, t in model.tensors.items()} | dict(packed)
     try:
         return native.decoder(numbers, tensors, kernels=kernels, threads=threads)
     except ValueError as error:

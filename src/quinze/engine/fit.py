@@ -114,7 +114,7 @@ def activations(config: ModelConfig, context: int, threads: int) -> int:
     queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     widest = max(C, F, queries)
     floats = T * (3 * C + 2 * queries + 2 * keys + 2 * F + 2 * config.rotated)
-    quantized = T * (widest + 2 * widest + 2 * 4 * widest // 32)
+    quantized = T * (widest + 2 * widest + 4 * 4 * widest // 32)
     pieces = T * (queries + 2 * config.num_attention_heads)  # parts of each softmax, merged at the end
     vectors = sum(math.prod(shape) for shape in shapes(config).values() if len(shape) == 1)
     logits = 3 * V  # of the last token, and what choosing among them takes

@@ -18,6 +18,7 @@ import numpy as np
 
 from quinze import native
 from quinze.engine.engine import Engine
+from quinze.engine.packed import packed_in_memory
 from quinze.formats.checkpoint import Bytes, Checkpoint, Tensor, TensorType
 from quinze.models.config import ModelConfig
 from quinze.models.shapes import shapes
@@ -67,7 +68,7 @@ class Profile(msgspec.Struct, frozen=True):
     """The same, many tokens at once."""
 
 
-VERSION = 3
+VERSION = 4
 """Of the way in which it is measured; another makes kept profiles stale."""
 
 
@@ -234,7 +235,9 @@ class _Probe:
         self.read_weights = sum(math.prod(tensors[name].shape) for name in read_whole(config))
         self.weight_bytes = sum(t.data.nbytes for t in tensors.values())
         checkpoint = Checkpoint(Path("probe"), "gguf", tensors, {}, self.weight_bytes)
-        engine = Engine(Model(config, tensors, checkpoint), threads=threads)
+        model = Model(config, tensors, checkpoint)
+        packed = packed_in_memory(model) if native.cpu_has_avx2() else {}
+        engine = Engine(model, threads=threads, packed=packed)
         self.decoder = engine._running()
 
     def forward(self, cache: native.Cache, count: int) -> None:

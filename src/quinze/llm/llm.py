@@ -17,6 +17,8 @@ from typing import Any, Literal, Self, get_args, overload
 
 from quinze.engine.constraints import Grammar, Grammars
 from quinze.engine.engine import Engine
+from quinze.engine.packed import packed_weights
+from quinze.engine.packing import DEFAULT_PACKING, packing_of
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
 from quinze.llm.context import DEFAULT_OVERFLOW
@@ -43,6 +45,7 @@ class LLM:
         context_length: int | None = None,
         threads: int | None = None,
         context_overflow: str = DEFAULT_OVERFLOW,
+        pack_weights: str = DEFAULT_PACKING,
     ) -> None:
         """path: a GGUF, a Hugging Face folder, or a llama2.c file with its tokenizer beside it.
 
@@ -50,6 +53,8 @@ class LLM:
         threads         None: as many as the machine has cores
         context_overflow  what is done with a prompt that does not fit, where a request does not say:
                         "error", "drop_oldest" or "keep_ends" (overflow.py)
+        pack_weights    "auto": the first load leaves a rearranged copy of a quantized model's weights beside
+                        it, from which it runs faster; "off": it runs from the model's own file
         """
         self.context_overflow = overflow_of(context_overflow)
         self.path = Path(path).expanduser()
@@ -67,7 +72,12 @@ class LLM:
             )
         self._grammars = Grammars(self.tokenizer)
         self._template = ChatTemplate.of(self.tokenizer)
-        self._engine = Engine(model, context_length=context_length, threads=threads)
+        self._engine = Engine(
+            model,
+            context_length=context_length,
+            threads=threads,
+            packed=packed_weights(model, threads) if packing_of(pack_weights) == "auto" else {},
+        )
         self.context_length = self._engine.context_length
 
     @property

@@ -54,6 +54,7 @@ class Registry:
                 context_length=settings.context_length,
                 threads=settings.threads,
                 context_overflow=settings.context_overflow,
+                pack_weights=settings.pack_weights,
             ),
             most_loaded=settings.max_loaded_models,
             most_users=settings.max_generations,
@@ -147,6 +148,7 @@ class Registry:
             self._write(links)
             self._described.pop(path, None)
         self._turns.unload(path)
+        self._rooms.forget_model(path)
 
     # --- use
 
@@ -250,7 +252,7 @@ class Registry:
         )
 
     def _info(self, name: str, path: Path) -> ModelInfo:
-        loaded = path in self._turns.loaded()
+        loaded, packed = path in self._turns.loaded(), self._rooms.packed_bytes(path)
         stamp = _stamp(path)
         with self._lock:
             known = self._described.get(path)
@@ -258,7 +260,7 @@ class Registry:
             known = (stamp, self._describe(path))
             with self._lock:
                 self._described[path] = known
-        return msgspec.structs.replace(known[1], name=name, loaded=loaded)
+        return msgspec.structs.replace(known[1], name=name, loaded=loaded, packed_bytes=packed)
 
     def _describe(self, path: Path) -> ModelInfo:
         if not path.exists():

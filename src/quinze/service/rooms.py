@@ -57,11 +57,23 @@ class Rooms:
         return load_embedder(name)
 
     def load_llm(
-        self, path: Path, *, context_length: int | None, threads: int | None, context_overflow: str
+        self,
+        path: Path,
+        *,
+        context_length: int | None,
+        threads: int | None,
+        context_overflow: str,
+        pack_weights: str,
     ) -> LLM:
         from quinze.llm.llm import LLM
 
-        return LLM(path, context_length=context_length, threads=threads, context_overflow=context_overflow)
+        return LLM(
+            path,
+            context_length=context_length,
+            threads=threads,
+            context_overflow=context_overflow,
+            pack_weights=pack_weights,
+        )
 
     def answer(self, question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: int) -> Answer:
         from quinze.rag.pipeline import answer
@@ -80,6 +92,18 @@ class Rooms:
         from quinze.knowledge.readers import SUFFIXES
 
         return SUFFIXES
+
+    def packed_bytes(self, path: Path) -> int:
+        """Of the rearranged copy of a model's weights; 0 where there is none."""
+        from quinze.engine.packing import packed_bytes
+
+        return packed_bytes(path)
+
+    def forget_model(self, path: Path) -> None:
+        """Delete what Quinze itself keeps of a model: never its own file."""
+        from quinze.engine.packing import remove_packed
+
+        remove_packed(path)
 
     def describe_model(self, path: Path) -> dict[str, Any]:
         from quinze.service.model_info import describe

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from quinze.engine.packing import DEFAULT_PACKING, packing_of
 from quinze.errors import InvalidRequestError
 from quinze.knowledge.defaults import EMBEDDER, SEARCH_RESULTS
 from quinze.llm.context import DEFAULT_OVERFLOW
@@ -65,6 +66,10 @@ class Settings:
     "drop_oldest" leaves whole turns out, "keep_ends" what is in the middle. Each reply tells what it lost."""
     threads: int | None = None
     """Threads of the engine; none: one for each core that the process may use."""
+    pack_weights: str = DEFAULT_PACKING
+    """Whether the first load of a quantized model leaves a rearranged copy of its weights beside it ("auto"),
+    as large as its file, from which it runs faster; `quinze rm` deletes it. With "off" models run from their
+    own files."""
     max_loaded_models: int = 1
     """Models kept in memory at the same time; the one unused for longest makes room."""
     unload_after: float = 900.0
@@ -85,6 +90,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises InvalidRequestError, naming the setting, for a value out of its range."""
         overflow_of(self.context_overflow)
+        packing_of(self.pack_weights)
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
