@@ -130,7 +130,7 @@ def _word_order(look: Look) -> Iterator[Finding]:
 def duplicates(look: Look) -> Iterator[Finding]:
     """B3: training text that occurs twice, and validation text that stands in training."""
     find = repeats.text_passages if look.setup.method == "pretrain" else repeats.learned_passages
-    length = repeats.passage_length(look.bytes_per_token)
+    length = repeats.passage_length(look.bytes_per_token, look.setup.model.vocab_size)
     known, held = find(look.train, length), find(look.validation, length)
     # Of passages that occur twice, a sample of a share s of the text holds both with probability s.
     share = repeats.share_repeated(known)

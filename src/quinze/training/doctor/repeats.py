@@ -22,9 +22,12 @@ ONE_IN = 8
 _BASE = 0x9E3779B97F4A7C15
 
 
-def passage_length(bytes_per_token: float | None) -> int:
-    """Tokens of a window, a power of two: about PASSAGE_BYTES, 16 at least (GPT-3 took 13 words)."""
-    wanted = PASSAGE_BYTES / bytes_per_token if bytes_per_token else 32
+def passage_length(bytes_per_token: float | None, vocab_size: int) -> int:
+    """Tokens of a window, a power of two: about PASSAGE_BYTES, 16 at least (GPT-3 took 13 words).
+
+    Where nobody knows how much a token stands for, a small vocabulary is taken for one of characters.
+    """
+    wanted = PASSAGE_BYTES / (bytes_per_token or (1.0 if vocab_size < 1024 else 3.0))
     return int(max(16, 2 ** np.ceil(np.log2(wanted))))
 
 
