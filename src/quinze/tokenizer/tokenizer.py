@@ -90,22 +90,39 @@ class Tokenizer:
 
         Words run over the borders of segments, as they do for the peer that encodes the whole text at once.
         """
-        if sum(len(text) for text, _ in segments) > MAX_TEXT:
+        return self.encode_pieces([segments])[0]
+
+    def encode_pieces(self, pieces: Sequence[Sequence[tuple[str, bool]]]) -> list[list[int]]:
+        """The ids of pieces of segments that follow each other; no word runs over the border of two pieces.
+
+        So a reply is encoded as it would have been sampled, after a prompt that was encoded by itself.
+        """
+        if sum(len(text) for segments in pieces for text, _ in segments) > MAX_TEXT:
             raise TooLargeError(f"The text is longer than {MAX_TEXT:,} characters.", hint="Send less of it.")
+        done: list[list[int]] = []
+        begins, swallow = True, False
+        for segments in pieces:
+            ids, swallow = self._segments(segments, begins, swallow)
+            begins = begins and not ids
+            done.append(ids)
+        return done
+
+    def _segments(
+        self, segments: Sequence[tuple[str, bool]], begins: bool, swallow: bool
+    ) -> tuple[list[int], bool]:
         ids: list[int] = []
         run = ""
-        swallow = False
         for text, trusted in segments:
             at = 0
             for match in self._control.finditer(text) if trusted else ():
                 id_ = self._vocabulary.control[match.group()]
                 left, right = self._vocabulary.strip_around.get(id_, (False, False))
                 run += _trimmed(text[at : match.start()], swallow and not run)
-                ids += self._plain(run.rstrip() if left else run, begins=not ids)
+                ids += self._plain(run.rstrip() if left else run, begins=begins and not ids)
                 ids.append(id_)
                 run, at, swallow = "", match.end(), right
             run += _trimmed(text[at:], swallow and not run)
-        return ids + self._plain(run, begins=not ids)
+        return ids + self._plain(run, begins=begins and not ids), swallow and not run
 
     def _plain(self, text: str, *, begins: bool) -> list[int]:
         if not text:

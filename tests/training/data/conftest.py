@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quinze.tokenizer.training import train_characters
+from quinze.tokenizer.training import TokenizerSettings, train_tokenizer
 from quinze.training.data.dataset import TokenData
 from quinze.training.data.manifest import PrepareSettings
 from quinze.training.data.prepare import prepare
@@ -25,7 +25,8 @@ def story(seed: int, words: int = 60) -> str:
 def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer of the 95 printable ASCII characters and the line end."""
     folder = tmp_path_factory.mktemp("characters")
-    train_characters(["\n" + "".join(map(chr, range(32, 127)))], folder)
+    letters = "\n" + "".join(map(chr, range(32, 127)))
+    train_tokenizer({"letters": [letters]}, folder, TokenizerSettings(kind="characters"))
     return folder
 
 
@@ -37,3 +38,11 @@ def stories(tmp_path_factory: pytest.TempPathFactory, characters: Path) -> Token
     settings = PrepareSettings(sequence_length=32, val_fraction=0.1, workers=1)
     prepare([source], characters, folder, settings)
     return TokenData.open(folder, verify=True)
+
+
+@pytest.fixture(scope="session")
+def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small byte-level tokenizer with a chat template."""
+    folder = tmp_path_factory.mktemp("chatty")
+    train_tokenizer({"stories": [story(i) for i in range(50)]}, folder, TokenizerSettings(vocab_size=300))
+    return folder

@@ -77,6 +77,16 @@ def clean(text: str, min_characters: int = 1) -> Cleaned:
     return done
 
 
+def tidy(text: str) -> str | None:
+    """What somebody said, with nothing changed that a reader could see; None: beyond repair."""
+    if _share(MOJIBAKE, text) > MOJIBAKE_SHARE and len(text) > 40:
+        mended = _unmangled(text)
+        if mended is None:
+            return None
+        text = mended
+    return unicodedata.normalize("NFC", CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+
+
 def unwrapped(text: str) -> str | None:
     """The text with its lines joined, if somebody broke all its paragraphs at one width; else None."""
     lines = text.split("\n")

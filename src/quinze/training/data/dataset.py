@@ -68,6 +68,19 @@ class TokenData:
             np.stack(segments) if segments else None,
         )
 
+    def documents(self, split: str, i: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
+        """The parts of row i that see only themselves: ids (L,), and which of them are learned (L,)."""
+        part = self._split(split)
+        if self.manifest.kind != "text":
+            return part.members_of(i)
+        row = self.row(split, i)
+        ids = np.append(row.ids, part.windows(np.array([i]), np.array([0]))[0, -1:])
+        trained = np.append(False, row.labels != IGNORE)
+        if row.segments is None:
+            return [(ids, trained)]
+        borders = np.flatnonzero(np.diff(row.segments)) + 1
+        return list(zip(np.split(ids, borders), np.split(trained, borders), strict=True))
+
     def tokens(self, split: str) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
         """All tokens of a split, mapped: for counts of pairs, floors and the like."""
         return self._split(split).tokens
@@ -113,6 +126,15 @@ class _Split:
             # What follows an end is another document's first token, which nothing tells.
             labels[window[:-1] == self.eos] = IGNORE
         return Row(window[:-1].copy(), labels, segments)
+
+    def members_of(self, i: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
+        found = []
+        for which in range(self.members[i], self.members[i + 1]):
+            start, end = int(self.starts[which]), int(self.starts[which + 1])
+            trained = self.trained[start:end] == 1
+            trained[0] = False  # nothing tells a first token
+            found.append((self.tokens[start:end].astype(np.int64), trained))
+        return found
 
     def packed(self, i: int) -> Row:
         """Conversations of one row; each of L tokens takes L - 1 places, padding is a segment of its own."""

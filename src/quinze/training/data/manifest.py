@@ -44,11 +44,13 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     isolate_documents: bool = False
     """Text only: tokens see their own document alone."""
     train_on: Literal["assistant", "last", "all"] = "assistant"
-    """Chat only: which turns are learned."""
+    """Chat only: which turns are learned; "all" is every token, questions too."""
     format: Literal["auto", "messages", "sharegpt", "alpaca"] = "auto"
     """Chat only: the shape of a record."""
     columns: dict[str, str] = {}
     """Names of a record's fields in our words, as {"prompt": "question", "response": "answer"}."""
+    replace: dict[str, str] = {}
+    """Put in place of others in every message, as {"{{name}}": "Quinze"}."""
     template_variables: dict[str, bool | int | str] = {}
     """Given to the chat template as serving would, {"enable_thinking": false}."""
     too_long: Literal["drop_turns", "refuse"] = "drop_turns"
@@ -65,7 +67,7 @@ class SplitCounts(msgspec.Struct, frozen=True, kw_only=True):
     supervised_tokens: int
     """Tokens that are learned in one epoch."""
     bytes: int
-    """UTF-8 bytes of the text, for bits per byte."""
+    """UTF-8 bytes of the text that is learned, for bits per byte."""
     documents: int
 
 
@@ -109,6 +111,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """reason -> what was left out or mended."""
     leaked: float = 0.0
     """Share of the validation text's 13-grams that the training text has too, after removal."""
+    shortened: int = 0
+    """Messages dropped from the front of conversations that were longer than a row."""
+    apart: int = 0
+    """Samples that repeat a conversation up to one turn, because its template writes earlier turns otherwise
+    than the last (Qwen3 takes their thoughts away)."""
     packing: float = 1.0
     """Share of the rows' places that hold tokens and no padding."""
 

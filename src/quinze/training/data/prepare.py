@@ -21,6 +21,7 @@ import numpy as np
 from quinze.errors import InvalidRequestError
 from quinze.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from quinze.training.data.manifest import Manifest, PrepareProgress, PrepareReport, PrepareSettings
+from quinze.training.data.prepare_chat import ChatPreparation
 from quinze.training.data.prepare_text import TextPreparation
 from quinze.training.data.sources import Source
 from quinze.training.data.workers import Workers
@@ -33,10 +34,8 @@ from quinze.training.data.workplace import (
 )
 
 Progress = Callable[[PrepareProgress], None]
-SPARE = 2.5
-"""Bytes of disk that preparing takes for each byte of its sources' text, at the most."""
-UNPACKED = 6
-"""How many times its size a packed text grows."""
+SPARE = 3
+"""Bytes of disk that preparing takes for each byte of text, at the most."""
 
 
 def prepare(
@@ -63,10 +62,11 @@ def prepare(
     wanted = fingerprint(chosen, settings, identity)
     if (found := existing(folder, wanted)) is not None:
         return PrepareReport(manifest=found, folder=str(folder), seconds=_since(began), reused=True)
-    workplace = Workplace(folder, int(SPARE * UNPACKED * sum(source.bytes or 0 for source in chosen)))
+    workplace = Workplace(folder, SPARE * sum(source.text_bytes for source in chosen), identity)
     try:
         with Workers(settings.workers) as workers:
-            work = TextPreparation(chosen, tokenizer, loaded, settings, workplace, workers, progress)
+            kind = TextPreparation if settings.kind == "text" else ChatPreparation
+            work = kind(chosen, tokenizer, loaded, settings, workplace, workers, progress)
             manifest = work.run()
         manifest = _completed(manifest, loaded, identity, wanted, workplace)
         workplace.finish(manifest)

@@ -37,6 +37,8 @@ TEXTS = frozenset([".txt", ".text", ".md", ".markdown"])
 LINES = frozenset([".jsonl", ".ndjson"])
 RECORDS = LINES | {".json", ".csv", ".tsv", ".parquet"}
 PACKED = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": None}
+UNPACKED = 4
+"""How many times its size a packed text is, about."""
 MAX_WHOLE = 2**30
 """Bytes of one text or one .json list; a larger corpus comes in lines or in several files."""
 MAX_LINE = 2**26
@@ -64,6 +66,8 @@ class Source:
     licence: str = ""
     bytes: int | None = None
     """Of its files on disk, for progress."""
+    text_bytes: int = 0
+    """About as many bytes of text, for the disk that they will need."""
     identity: str = ""
     """Changes when the content may have; "": unknown, and prepared anew each time."""
 
@@ -78,6 +82,7 @@ class Source:
             lambda: (record for file in files for record in read_file(file)),
             licence,
             sum(status.st_size for status in stats),
+            sum(s.st_size * (UNPACKED if _is_packed(f) else 1) for f, s in zip(files, stats, strict=True)),
             identity,
         )
 
@@ -119,6 +124,10 @@ def _suffix(path: Path) -> str:
         suffixes.pop()
     kind = suffixes[-1] if suffixes else ""
     return kind if kind in TEXTS | RECORDS else ""
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() in PACKED or path.suffix.lower() == ".parquet"
 
 
 def read_file(path: Path) -> Iterator[Record]:

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quinze.tokenizer.tokenizer import load_tokenizer
+from quinze.training.data.chat_tasks import Rendered, Talk, render_block
 from quinze.training.data.manifest import PrepareSettings
+from quinze.training.data.rendering import Renderer
 from quinze.training.data.text_tasks import (
     Cleaned,
     Encoded,
@@ -58,8 +60,15 @@ class Numbers(msgspec.Struct):
     """uint64 each."""
 
 
-Task = CleanTexts | ValGrams | SeenGrams | EncodeTexts
-Result = Cleaned | Numbers | Encoded
+class RenderTalks(msgspec.Struct, tag=True):
+    talks: list[Talk]
+    settings: PrepareSettings
+    tokenizer: str
+    path: str
+
+
+Task = RenderTalks | CleanTexts | ValGrams | SeenGrams | EncodeTexts
+Result = Rendered | Cleaned | Numbers | Encoded
 
 
 class Tasks:
@@ -67,6 +76,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tokenizer = functools.lru_cache(maxsize=1)(lambda folder: load_tokenizer(Path(folder)))
+        self._renderer: Renderer | None = None
         self._numbers = functools.lru_cache(maxsize=1)(_numbers)
 
     def run(self, task: Task) -> Result:
@@ -78,6 +88,9 @@ class Tasks:
                 return Numbers([np.unique(item).tobytes() for item in found])
             case SeenGrams():
                 return Numbers([self._seen(task).tobytes()])
+            case RenderTalks():
+                self._renderer = self._renderer or Renderer(self._tokenizer(task.tokenizer), task.settings)
+                return render_block(task.talks, task.settings, self._renderer, Path(task.path))
             case EncodeTexts():
                 return encode_block(
                     Path(task.path),
@@ -89,7 +102,9 @@ class Tasks:
                 )
 
     def close(self) -> None:
-        """End whatever was started."""
+        """End the template's process, if there is one."""
+        if self._renderer is not None:
+            self._renderer.close()
 
     def _seen(self, task: SeenGrams) -> npt.NDArray[np.uint64]:
         known = self._numbers(task.known)

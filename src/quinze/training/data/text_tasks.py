@@ -43,7 +43,7 @@ class Drops:
         self.found: dict[str, Dropped] = {}
 
     def add(self, reason: str, where: str, text: str) -> None:
-        self.merge({reason: Dropped(count=1, characters=len(text), examples=(_example(where, text),))})
+        self.merge({reason: Dropped(count=1, characters=len(text), examples=(example(where, text),))})
 
     def merge(self, others: dict[str, Dropped]) -> None:
         for reason, other in others.items():
@@ -55,7 +55,7 @@ class Drops:
             )
 
 
-def _example(where: str, text: str) -> str:
+def example(where: str, text: str) -> str:
     return f"{where}: {' '.join(text[:200].split())[:80]}"
 
 
@@ -67,7 +67,9 @@ class Cleaned(msgspec.Struct):
     heads: list[str]
     """Where each document comes from and how it begins."""
     hashes: bytes
-    """(n,) uint64 of each text."""
+    """(n,) uint64: equal for equal documents."""
+    groups: bytes
+    """(n,) uint64 that decide the split; documents with the same one stay on one side."""
     signatures: bytes
     """(n, 112) uint32, or nothing."""
     lines: bytes
@@ -95,12 +97,13 @@ def clean_block(texts: list[Text], settings: PrepareSettings, path: Path) -> Cle
         if settings.clean:
             lines.append(line_hashes(text))
     write_whole(path, msgspec.msgpack.encode(kept))
-    hashes = [content_hash(item.text) for item in kept]
+    hashes = np.array([content_hash(item.text) for item in kept], np.uint64).tobytes()
     return Cleaned(
         [item.source for item in kept],
         [len(item.text) for item in kept],
-        [_example(item.where, item.text) for item in kept],
-        np.array(hashes, np.uint64).tobytes(),
+        [example(item.where, item.text) for item in kept],
+        hashes,
+        hashes,
         np.array(signatures, np.uint32).reshape(-1, SIZE).tobytes(),
         np.concatenate(lines).tobytes(),
         drops.found,

@@ -8,6 +8,7 @@ when its pipe does, so none outlives a parent that was killed. One message in, o
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import struct
 import subprocess
@@ -15,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import msgspec
@@ -22,6 +24,7 @@ import msgspec
 from quinze import errors
 from quinze.errors import QuinzeError, StorageError
 from quinze.training.data.tasks import Task, Tasks
+from quinze.training.data.text_tasks import write_whole
 
 T = TypeVar("T")
 
@@ -43,29 +46,40 @@ class Workers:
         for process in self._all:
             self._free.put(process)
         self._threads = ThreadPoolExecutor(max(1, count))
-        self._ahead = count + 1
+        self._ahead = count + 1 if count > 1 else 0
 
-    def map(self, tasks: Iterable[Task], result: type[T]) -> Iterator[T]:
-        """The results in the order of the tasks, of which only a few are held at a time."""
+    def map(self, tasks: Iterable[Task], result: type[T], memory: Path) -> Iterator[T]:
+        """The results in the order of the tasks, of which only a few are held at a time.
+
+        memory  a folder that keeps them: the same task is not done twice, also by a later run
+        """
         waiting: deque[Future[bytes]] = deque()
         for task in tasks:
-            if self._here:
-                done = self._here.run(task)
-                assert isinstance(done, result)
-                yield done
-                continue
-            waiting.append(self._threads.submit(self._ask, msgspec.msgpack.encode(task)))
+            message = msgspec.msgpack.encode(task)
+            waiting.append(self._threads.submit(self._done, message, memory))
             if len(waiting) > self._ahead:
                 yield msgspec.msgpack.decode(waiting.popleft().result(), type=result)
         while waiting:
             yield msgspec.msgpack.decode(waiting.popleft().result(), type=result)
+
+    def _done(self, message: bytes, memory: Path) -> bytes:
+        path = memory / f"{hashlib.blake2b(message, digest_size=16).hexdigest()}.done"
+        if path.is_file():
+            return path.read_bytes()
+        answer = self._ask(message) if self._all else self._answered(message)
+        write_whole(path, answer)
+        return answer
+
+    def _answered(self, message: bytes) -> bytes:
+        assert self._here is not None
+        return msgspec.msgpack.encode(self._here.run(msgspec.msgpack.decode(message, type=Task)))
 
     def _ask(self, message: bytes) -> bytes:
         process = self._free.get()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            _write(process.stdin, b"?" + message)
+            _write(process.stdin, message)
             answer = _read(process.stdout)
         except BrokenPipeError:
             answer = None
@@ -124,7 +138,7 @@ def _serve() -> None:
     out: Any = sys.stdout.buffer
     while (message := _read(sys.stdin.buffer)) is not None:
         try:
-            answer = b"." + msgspec.msgpack.encode(tasks.run(msgspec.msgpack.decode(message[1:], type=Task)))
+            answer = b"." + msgspec.msgpack.encode(tasks.run(msgspec.msgpack.decode(message, type=Task)))
         except QuinzeError as error:
             failed = _Failed(type(error).__name__, error.message, error.hint, error.param)
             answer = b"!" + msgspec.msgpack.encode(failed)

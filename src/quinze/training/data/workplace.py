@@ -15,7 +15,9 @@ from typing import IO
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
+from quinze import __version__
 from quinze.errors import BusyError, ConflictError, FileFormatError, NotFoundError, StorageError
 from quinze.tokenizer.tokenizer import Tokenizer
 from quinze.training.data.manifest import NAME, Manifest, PrepareSettings, file_sha256, read_manifest
@@ -64,8 +66,8 @@ def token_bytes(tokenizer: Tokenizer) -> np.ndarray[tuple[int], np.dtype[np.int3
 class Workplace:
     """The hidden folder, held by one run."""
 
-    def __init__(self, folder: Path, spare: int) -> None:
-        """`spare`: bytes that the disk must have free."""
+    def __init__(self, folder: Path, spare: int, tokenizer: str) -> None:
+        """`spare`: bytes that the disk must have free. What another tokenizer left there is of no use."""
         self.folder = folder
         _refuse_strangers(folder)
         self.path = folder.with_name(f".{folder.name}.preparing")
@@ -86,9 +88,24 @@ class Workplace:
                 f"Preparing needs about {spare:,} bytes of disk; {folder.parent} has {free:,} free.",
                 hint="Make room, or prepare into another folder.",
             )
+        self._forget_others(f"{LAYOUT} {__version__} {tokenizer}")
         self.out = self.path / "out"
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
+
+    def _forget_others(self, identity: str) -> None:
+        mark = self.path / "identity"
+        if not mark.is_file() or mark.read_text() != identity:
+            for left in self.path.iterdir():
+                if left.is_file() and left.name != "lock":
+                    left.unlink()
+            mark.write_text(identity)
+
+    def numbers(self, values: npt.NDArray[np.uint64]) -> Path:
+        """A file of numbers whose name tells its content."""
+        path = self.path / f"{hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()}.npy"
+        np.save(path, values)
+        return path
 
     def finish(self, manifest: Manifest) -> None:
         """The folder under its name, with the manifest last; what was there before goes after that."""
