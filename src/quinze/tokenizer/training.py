@@ -108,6 +108,11 @@ def train_tokenizer(
     )
 
 
+def train_characters(texts: Iterable[str], folder: Path) -> int:
+    """The short way to a character-level tokenizer; returns its vocabulary's size."""
+    return train_tokenizer({"text": texts}, folder, TokenizerSettings(kind="characters")).vocab_size
+
+
 class _Reader:
     """The texts, some of them put aside as they pass."""
 

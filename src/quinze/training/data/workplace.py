@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from quinze import __version__
 from quinze.errors import BusyError, ConflictError, FileFormatError, NotFoundError, StorageError
 from quinze.tokenizer.tokenizer import Tokenizer
 from quinze.training.data.manifest import NAME, Manifest, PrepareSettings, file_sha256, read_manifest
@@ -25,7 +24,7 @@ from quinze.training.data.sources import Source
 from quinze.training.data.text_tasks import sync
 
 LAYOUT = 1
-"""Raised when the same sources would give other files."""
+"""Raised with every change after which the same sources would give other files."""
 
 
 def tokenizer_sha256(tokenizer: Tokenizer) -> str:
@@ -88,7 +87,7 @@ class Workplace:
                 f"Preparing needs about {spare:,} bytes of disk; {folder.parent} has {free:,} free.",
                 hint="Make room, or prepare into another folder.",
             )
-        self._forget_others(f"{LAYOUT} {__version__} {tokenizer}")
+        self._forget_others(f"{LAYOUT} {tokenizer}")
         self.out = self.path / "out"
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
