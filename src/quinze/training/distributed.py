@@ -15,7 +15,7 @@ from typing import Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from quinze.errors import InvalidRequestError
@@ -102,6 +102,12 @@ def shard(transformer: Transformer) -> None:
     for layer in transformer.model.layers:
         fully_shard(layer)
     fully_shard(transformer.model)
+
+
+def gather_no_more(transformer: Transformer) -> None:
+    """After a forward pass without a backward one, what FSDP has gathered of the ends is still there."""
+    if isinstance(transformer.model, FSDPModule):
+        transformer.model.reshard()
 
 
 def gradient_norm(parameters: Iterable[Tensor], world: World) -> float:

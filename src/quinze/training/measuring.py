@@ -14,6 +14,7 @@ import torch
 from quinze.tokenizer.tokenizer import Tokenizer
 from quinze.training.batch import IGNORE, Batch
 from quinze.training.building import Parts
+from quinze.training.distributed import gather_no_more
 from quinze.training.losses import Preferences, Tensors
 
 Rows = npt.NDArray[np.int64]
@@ -108,3 +109,4 @@ def _at_rest(parts: Parts) -> Iterator[None]:
         yield
     finally:
         parts.transformer.train(was)
+        gather_no_more(parts.transformer)

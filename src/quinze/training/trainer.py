@@ -37,7 +37,7 @@ from quinze.training.building import Parts, build, identity
 from quinze.training.checkpointing import Checkpoints, Saved, check_space
 from quinze.training.control import Control
 from quinze.training.counters import Counters
-from quinze.training.distributed import World, gradient_norm
+from quinze.training.distributed import World, gather_no_more, gradient_norm
 from quinze.training.events import (
     CheckpointReport,
     EvaluationReport,
@@ -119,6 +119,7 @@ class Trainer:
             c.stride = self._progress(parts, c.step + 1) - c.progress
         try_compile(parts)
         found = self.watcher.before(setup_of(parts, c.step, self.folder))
+        gather_no_more(parts.transformer)
         if c.step and self._watcher_state is not None:
             self.watcher.load_state_dict(self._watcher_state)
         yield from found
