@@ -25,7 +25,8 @@ QuinzeError                        what went wrong, and what to do about it
 ├── BusyError                      try again in a moment                              HTTP 503, exit 7
 ├── HubError                       a model hub did not answer as it should            HTTP 502, exit 8
 ├── MissingPackageError            that part needs packages which are not installed   HTTP 501, exit 9
-└── TrainingError                  a run that must not go on; what it learned is kept HTTP 422, exit 10
+├── TrainingError                  a run that must not go on; what it learned is kept HTTP 422, exit 10
+└── UpstreamError                  a server that runs a model did not answer well     HTTP 502, exit 11
 
 The numbers stand on the classes, so that every face answers alike. Knows nothing of HTTP beyond them.
 """
@@ -142,7 +143,15 @@ class StorageError(QuinzeError):
 
 
 class BusyError(QuinzeError):
+    """retry_after: seconds after which another attempt makes sense, where somebody said so."""
+
     http_status, exit_code, code = 503, 7, "busy"
+
+    def __init__(
+        self, message: str, *, hint: str = "", param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, param=param)
+        self.retry_after = retry_after
 
 
 class HubError(QuinzeError):
@@ -155,3 +164,7 @@ class MissingPackageError(QuinzeError):
 
 class TrainingError(QuinzeError):
     http_status, exit_code, code = 422, 10, "training_failed"
+
+
+class UpstreamError(QuinzeError):
+    http_status, exit_code, code = 502, 11, "upstream"

@@ -20,7 +20,7 @@ from quinze.errors import InvalidRequestError, ModelNotFoundError
 from quinze.llm.messages import Delta, Message
 
 if TYPE_CHECKING:
-    from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
 
 _defaults = SamplingParams()
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -109,6 +109,7 @@ def run(
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
     with opened_service() as service, service.models.use(model) as llm:
+        console.tell_where(llm.name, llm.remote)
         if prompt is None:
             if grammar is not None:
                 raise InvalidRequestError("--schema and --regex bind one reply, and no chat.", param="prompt")
@@ -146,6 +147,8 @@ def _show(deltas: Iterator[Delta], *, silent: bool) -> tuple[str, Delta]:
     pieces: list[str] = []
     last = Delta()
     for delta in deltas:
+        if delta.reasoning and not pieces and not silent:
+            console.remark("(thinking)", style="dim")
         last = delta
         pieces.append(delta.text)
         if not silent:
@@ -210,12 +213,13 @@ def chat(
                 "Documents answer without one: quinze chat --kb NAME",
             )
         with service.models.use(name) as llm:
+            console.tell_where(llm.name, llm.remote)
             params = _params(sampling)
             converse(llm, system=system, params=params, overflow=context_overflow, as_json=as_json)
 
 
 def converse(
-    llm: LLM,
+    llm: LanguageModel,
     *,
     system: str | None,
     params: SamplingParams,

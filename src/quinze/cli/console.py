@@ -129,3 +129,9 @@ def in_count(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.1f}{unit}"
     return str(count)
+
+
+def tell_where(name: str, server: str) -> None:
+    """Before anything is sent: whether the model runs elsewhere."""
+    if server:
+        remark(f"{name} is remote: what you write is sent to {server}.", style="yellow")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from quinze.cli import console
-from quinze.cli.knowledge import print_answer
+from quinze.cli.knowledge import print_answer, tell_who_answers
 from quinze.cli.left_out import left_out_line
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import InvalidRequestError, QuinzeError
@@ -20,7 +20,7 @@ from quinze.llm.messages import Completion, Message
 from quinze.llm.overflow import overflow_of
 
 if TYPE_CHECKING:
-    from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
     from quinze.service.service import Service
 
 HELP = '''/clear              forget the conversation
@@ -75,7 +75,7 @@ class Conversation:
 
     def __init__(
         self,
-        llm: LLM,
+        llm: LanguageModel,
         *,
         system: str | None,
         params: SamplingParams,
@@ -122,6 +122,8 @@ class Conversation:
             for delta in self.llm.chat(
                 asked, params=self.params, context_overflow=self.overflow, stream=True, cancel=stop
             ):
+                if delta.reasoning and not pieces and not self.as_json:
+                    console.remark("(thinking)", style="dim")
                 pieces.append(delta.text)
                 last = delta
                 if not self.as_json:
@@ -168,6 +170,7 @@ class Conversation:
 def ask_on(service: Service, name: str, *, model: str | None, as_json: bool) -> None:
     """Questions to the documents of a knowledge base, one a line; each stands for itself."""
     base = service.knowledge_bases.get(name)
+    tell_who_answers(service, model)
     if sys.stdin.isatty():
         console.remark(f"{base.name}: {base.stats().ready:,} documents. /bye ends.", style="dim")
     for line in lines():

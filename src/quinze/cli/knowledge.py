@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quinze.knowledge.knowledge_base import DocumentInfo
     from quinze.knowledge.results import IngestReport
     from quinze.rag.pipeline import Answer, AnswerEvent, Searched
+    from quinze.service.service import Service
 
 
 @click.group(name="kb")
@@ -235,10 +236,18 @@ def ask(name: str, question: str, model: str | None, quote: bool, k: int | None,
     """
     with opened_service() as service:
         chosen = "" if quote else model
+        tell_who_answers(service, chosen)
         if as_json:
             console.print_json(service.ask(name, question, model=chosen, k=k))
             return
         print_answer(service.stream_ask(name, question, model=chosen, k=k))
+
+
+def tell_who_answers(service: Service, model: str | None) -> None:
+    """Whether questions leave this machine. None: the default model; "": none."""
+    name = service.models.default() if model is None else model
+    if name:
+        console.tell_where(name, service.models.info(name).upstream)
 
 
 def print_answer(events: Iterable[AnswerEvent]) -> None:

@@ -29,6 +29,9 @@ def left_out_line(context: Mapping[str, Any] | None) -> str:
     ''
     """
     dropped = (context or {}).get("dropped") or []
+    cut = (context or {}).get("cut_upstream")
+    if cut:
+        return f"The server read {cut['read']:,} of about {cut['sent_about']:,} tokens: it left the rest out."
     if not dropped:
         return ""
     turns = (context or {}).get("dropped_turns", 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from quinze.cli import console
 from quinze.cli.main import json_option, opened_service
+from quinze.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from quinze.service.registry import ModelInfo
@@ -33,6 +34,8 @@ def ls(as_json: bool) -> None:
 def _row(model: ModelInfo) -> tuple[str, ...]:
     if model.error:
         return (model.name, "", "", console.in_bytes(model.bytes), "", "", model.error)
+    if model.upstream:
+        return (model.name, "", "", "", f"{model.context_length:,}", "yes", f"remote: {model.upstream}")
     return (
         model.name,
         console.in_count(model.parameters),
@@ -57,12 +60,12 @@ def show(model: str, as_json: bool) -> None:
     console.print_facts(
         [
             ("name", info.name),
-            ("path", info.path),
+            ("remote" if info.upstream else "path", info.path),
             ("format", info.format),
-            ("architecture", info.architecture),
+            ("model" if info.upstream else "architecture", info.architecture),
             ("parameters", f"{info.parameters:,}" if info.parameters else ""),
             ("type", info.quantization),
-            ("size", console.in_bytes(info.bytes)),
+            ("size", "" if info.upstream else console.in_bytes(info.bytes)),
             ("packed", f"{console.in_bytes(info.packed_bytes)} beside it" if info.packed_bytes else ""),
             ("context", f"{info.context_length:,} tokens" if info.context_length else ""),
             (
@@ -79,14 +82,42 @@ def show(model: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH|NAME")
 @click.option("--name", help="Name to call it by; made from the file's name when none is given.")
+@click.option(
+    "--upstream",
+    metavar="URL",
+    help="The model runs on another server that speaks OpenAI's HTTP (vLLM, llama.cpp, SGLang, Ollama, "
+    "OpenAI): http://host:8000/v1. What is written to it goes there.",
+)
+@click.option("--model", help="With --upstream: the server's own name for it, where it has several.")
+@click.option(
+    "--key-env", metavar="VARIABLE", help="With --upstream: the environment variable that holds its key."
+)
+@click.option(
+    "--ask-key",
+    is_flag=True,
+    help="With --upstream: ask for the key (or read it from a pipe) and keep it in a file that only you can "
+    "read.",
+)
+@click.option(
+    "--context-length",
+    type=click.IntRange(1),
+    help="With --upstream: tokens of its context, where the server does not tell.",
+)
 @json_option
-def add(path: Path, name: str | None, as_json: bool) -> None:
+def add(path: str, name: str | None, as_json: bool, **upstream: Any) -> None:
     """Give the model at PATH a name. It stays where it is and is not copied.
 
     PATH is a GGUF file, a Hugging Face folder (safetensors), or a llama2.c .bin with its tokenizer beside it.
+    With --upstream, the word is the NAME itself: quinze add big --upstream http://gpu:8000/v1
     """
+    if upstream["upstream"] is not None:
+        _add_upstream(path, name, as_json=as_json, **upstream)
+        return
+    given = next((option for option, value in upstream.items() if value), None)
+    if given is not None:
+        raise InvalidRequestError(f"--{given.replace('_', '-')} goes with --upstream.", param=given)
     with opened_service() as service:
         info = service.models.add(path, name)
     if as_json:
@@ -95,6 +126,45 @@ def add(path: Path, name: str | None, as_json: bool) -> None:
     console.print_text(f"{info.name}  {console.in_count(info.parameters)} parameters, {info.quantization}")
     word = "chat" if info.can_chat else "run"
     console.remark(f"Try it: quinze {word} {info.name}")
+
+
+def _add_upstream(
+    word: str,
+    name: str | None,
+    *,
+    upstream: str,
+    model: str | None,
+    key_env: str | None,
+    ask_key: bool,
+    context_length: int | None,
+    as_json: bool,
+) -> None:
+    if name is not None:
+        raise InvalidRequestError("The name is given twice: before --upstream it stands alone.", param="name")
+    if ask_key and key_env is not None:
+        raise InvalidRequestError("--ask-key and --key-env both say where the key is.", param="key_env")
+    key = _asked_key() if ask_key else None
+    with opened_service() as service:
+        info = service.models.add_upstream(
+            word, upstream, model=model, key_env=key_env, key=key, context_length=context_length
+        )
+    if as_json:
+        console.print_json(info)
+        return
+    console.print_text(f"{info.name}  {info.architecture} at {info.upstream}, {info.context_length:,} tokens")
+    console.tell_where(info.name, info.upstream)
+    if (key or key_env) and info.upstream.startswith("http:"):
+        console.remark("Its key travels unencrypted: https would be better, beyond your own network.")
+    console.remark(f"Try it: quinze chat {info.name}")
+
+
+def _asked_key() -> str:
+    """Typed unseen, or the first line of a pipe."""
+    typed = sys.stdin.isatty()
+    key = str(click.prompt("Key", hide_input=True, err=True)) if typed else sys.stdin.readline()
+    if not key.strip():
+        raise InvalidRequestError("No key was given.", param="ask_key")
+    return key.strip()
 
 
 @click.command()

@@ -14,7 +14,7 @@ import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -50,6 +50,8 @@ class Grammar:
     compiled: str
     """In llguidance's own form; nothing has been built yet."""
     param: str
+    asked: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """As it was asked for, for a model that runs elsewhere: {"json_schema" | "regex" | "choice": ...}"""
 
     @classmethod
     def json_object(cls, *, param: str = "response_format") -> Self:
@@ -66,13 +68,13 @@ class Grammar:
         _check_size("The JSON schema", len(text), MAX_SCHEMA, param)
         # By hand, for a schema's own "x-guidance" would be obeyed.
         inner = {**schema, "x-guidance": _options()} if isinstance(schema, Mapping) else schema
-        return cls(json.dumps({"grammars": [{"json_schema": inner}]}), param)
+        return cls(json.dumps({"grammars": [{"json_schema": inner}]}), param, {"json_schema": schema})
 
     @classmethod
     def regex(cls, pattern: str, *, param: str = "guided_regex") -> Self:
         """A text that the whole of the pattern matches, in the syntax of Rust's regex crate."""
         _check_size("The regular expression", len(pattern), MAX_REGEX, param)
-        return cls._of_regex(pattern, param)
+        return cls._of_regex(pattern, param, {"regex": pattern})
 
     @classmethod
     def choice(cls, texts: Sequence[str], *, param: str = "guided_choice") -> Self:
@@ -82,13 +84,13 @@ class Grammar:
                 f"{param} must hold 1 to {MAX_CHOICES:,} texts, none of them empty.", param=param
             )
         _check_size("The texts to choose from", sum(map(len, texts)), MAX_SCHEMA, param)
-        return cls._of_regex("|".join(map(_escaped, texts)), param)
+        return cls._of_regex("|".join(map(_escaped, texts)), param, {"choice": list(texts)})
 
     @classmethod
-    def _of_regex(cls, pattern: str, param: str) -> Self:
+    def _of_regex(cls, pattern: str, param: str, asked: Mapping[str, Any]) -> Self:
         from llguidance import LLMatcher
 
-        return cls(LLMatcher.grammar_from_regex(pattern), param)
+        return cls(LLMatcher.grammar_from_regex(pattern), param, asked)
 
 
 class Grammars:

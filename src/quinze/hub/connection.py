@@ -32,11 +32,11 @@ class Door:
     ) -> None:
         """idle_timeout: seconds without a byte. resolve: host and port to addresses."""
         self.endpoint = endpoint.rstrip("/")
-        _parts(self.endpoint, "mirror")
+        checked_parts(self.endpoint, "mirror")
         if token is not None and not re.fullmatch(r"[\x21-\x7e]{1,512}", token):
             raise InvalidRequestError("The token holds characters that no token has.", param="token")
         self._token, self._idle = token, idle_timeout
-        self._resolve = resolve or _addresses
+        self._resolve = resolve or addresses_of
 
     @contextlib.contextmanager
     def open(
@@ -49,13 +49,13 @@ class Door:
         partial: bool = False,
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer behind all redirects. 429 and 5xx raise AgainError, other refusals a QuinzeError."""
-        own = _origin(self.endpoint)
+        own = origin(self.endpoint)
         for hop in range(MOST_REDIRECTS + 1):
             sent = {"User-Agent": "quinze", **headers}
-            if self._token and _origin(url) == own:
+            if self._token and origin(url) == own:
                 sent["Authorization"] = f"Bearer {self._token}"
             connection = self._connect(url, redirected=hop > 0)
-            with contextlib.closing(connection), _Watch(connection, stop):
+            with contextlib.closing(connection), Watch(connection, stop):
                 target = urlsplit(url)
                 path = (target.path or "/") + (f"?{target.query}" if target.query else "")
                 connection.request("GET", path, headers=sent)
@@ -69,8 +69,8 @@ class Door:
                 _refuse(response, what, urlsplit(self.endpoint).netloc, bool(self._token))
         raise HubError(f"{what} is redirected more than {MOST_REDIRECTS} times.", hint="Try another mirror.")
 
-    def _connect(self, url: str, *, redirected: bool) -> _Pinned:
-        parts = _parts(url, "url")
+    def _connect(self, url: str, *, redirected: bool) -> Pinned:
+        parts = checked_parts(url, "url")
         host, secure = parts.hostname or "", parts.scheme == "https"
         if redirected and not secure and self.endpoint.startswith("https:"):
             raise HubError(f"The hub redirects from https to http, to {host}.", hint="Try another mirror.")
@@ -84,10 +84,10 @@ class Door:
                     f"The hub redirects into a private network, to {host}.",
                     hint="Quinze does not follow. Try another mirror.",
                 )
-        return _Pinned(host, port, addresses, self._idle, secure=secure)
+        return Pinned(host, port, addresses, self._idle, secure=secure)
 
 
-class _Pinned(http.client.HTTPConnection):
+class Pinned(http.client.HTTPConnection):
     """A connection to the very addresses that were checked, so that a second look-up cannot give others."""
 
     def __init__(self, host: str, port: int, addresses: list[str], timeout: float, *, secure: bool) -> None:
@@ -115,10 +115,10 @@ class _Pinned(http.client.HTTPConnection):
                 socket.socket.shutdown(self._wire, socket.SHUT_RDWR)
 
 
-class _Watch:
+class Watch:
     """While the block lasts, `stop` cuts the connection, even in the middle of a read."""
 
-    def __init__(self, connection: _Pinned, stop: threading.Event) -> None:
+    def __init__(self, connection: Pinned, stop: threading.Event) -> None:
         self._connection, self._stop, self._done = connection, stop, threading.Event()
 
     def __enter__(self) -> None:
@@ -156,14 +156,15 @@ def _refuse(response: http.client.HTTPResponse, what: str, host: str, has_token:
     raise HubError(f"{host} refused to send {what}: HTTP {status}.", hint="Try another mirror: --mirror URL.")
 
 
-def _parts(url: str, param: str) -> SplitResult:
+def checked_parts(url: str, param: str) -> SplitResult:
+    """The parts of an address that may be opened. `param`: who named it; "url": a hub."""
     try:
         parts = urlsplit(url)
         right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         right = False
     if not right or "@" in parts.netloc or re.search(r"[\x00-\x20\x7f\\]", url):
-        kind = InvalidRequestError if param == "mirror" else HubError
+        kind = HubError if param == "url" else InvalidRequestError
         raise kind(
             f"{url[:200]!r} is no address that Quinze opens.",
             hint='It must begin with "https://" or "http://" and hold no user name.',
@@ -172,12 +173,14 @@ def _parts(url: str, param: str) -> SplitResult:
     return parts
 
 
-def _origin(url: str) -> tuple[str, str, int]:
+def origin(url: str) -> tuple[str, str, int]:
+    """(scheme, host, port)"""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _addresses(host: str, port: int) -> list[str]:
+def addresses_of(host: str, port: int) -> list[str]:
+    """Numbers that a name stands for."""
     return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 

@@ -23,6 +23,7 @@ from quinze.engine.sampling import SamplingParams
 from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
 from quinze.llm.context import DEFAULT_OVERFLOW
 from quinze.llm.messages import Completion, Delta, Message, Role
+from quinze.llm.model import Messages
 from quinze.llm.overflow import Admitted, Window, admit_chat, admit_text, overflow_of
 from quinze.llm.reply import reply, whole
 from quinze.llm.stops import Stops
@@ -31,8 +32,6 @@ from quinze.models.config import ModelConfig
 from quinze.models.weights import load_model
 from quinze.tokenizer.chat_template import ChatTemplate
 from quinze.tokenizer.tokenizer import Decoder, load_tokenizer
-
-Messages = Sequence[Message | Mapping[str, str]]
 
 
 class LLM:
@@ -79,6 +78,11 @@ class LLM:
             packed=packed_weights(model, threads) if packing_of(pack_weights) == "auto" else {},
         )
         self.context_length = self._engine.context_length
+
+    @property
+    def remote(self) -> str:
+        """ "": it runs in this process (llm/model.py)."""
+        return ""
 
     @property
     def can_chat(self) -> bool:
@@ -130,7 +134,7 @@ class LLM:
         >>> llm.complete("Once upon a time", max_tokens=8, temperature=0).text
         ', there was a little girl named'
         """
-        chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
+        chosen = chosen_params(params, max_tokens=max_tokens, temperature=temperature, **sampling)
         window = self._window(chosen, context_overflow)
         admitted = admit_text(prompt, window, self.tokenizer.encode)
         decoder = self.tokenizer.stream(continues=bool(prompt) or grammar is not None)
@@ -181,7 +185,7 @@ class LLM:
 
         >>> llm.chat([{"role": "user", "content": "Hello!"}]).text
         """
-        chosen = _chosen(params, max_tokens=max_tokens, temperature=temperature, **sampling)
+        chosen = chosen_params(params, max_tokens=max_tokens, temperature=temperature, **sampling)
         window = self._window(chosen, context_overflow)
         offered = [] if tool_choice == "none" else checked(tools)
         required = bool(offered) and tool_choice != "auto"
@@ -189,7 +193,7 @@ class LLM:
             if grammar is not None:
                 raise InvalidRequestError("A call is required, and a form asked for.", param="tool_choice")
             grammar = required_call(offered, None if tool_choice == "required" else tool_choice)
-        admitted = admit_chat(_listed(messages), window, lambda kept: self._chat_ids(kept, offered))
+        admitted = admit_chat(listed_messages(messages), window, lambda kept: self._chat_ids(kept, offered))
         decoder = self.tokenizer.stream(continues=grammar is not None)
         deltas = self._reply(admitted, decoder, chosen, stop, cancel, grammar)
         if offered and (grammar is None or required):
@@ -207,7 +211,7 @@ class LLM:
 
     def count_chat_tokens(self, messages: Messages) -> int:
         """Tokens of a conversation as the model reads it, with its template and the opening of the reply."""
-        return len(self._chat_ids(_listed(messages)))
+        return len(self._chat_ids(listed_messages(messages)))
 
     def close(self) -> None:
         """Give the memory back."""
@@ -254,7 +258,7 @@ class LLM:
         return reply(generation, decoder, stops, admitted.ledger, self.tokenizer.piece)
 
 
-def _chosen(params: SamplingParams | None, **loose: Any) -> SamplingParams:
+def chosen_params(params: SamplingParams | None, **loose: Any) -> SamplingParams:
     """The parameters with the loose keywords that were given put over them."""
     given = {name: value for name, value in loose.items() if value is not None}
     known: Collection[str] = {field.name for field in dataclasses.fields(SamplingParams)}
@@ -266,7 +270,8 @@ def _chosen(params: SamplingParams | None, **loose: Any) -> SamplingParams:
     return dataclasses.replace(params or SamplingParams(), **given)
 
 
-def _listed(messages: Messages) -> list[Message]:
+def listed_messages(messages: Messages) -> list[Message]:
+    """As Messages; InvalidRequestError where one is none, or there are none."""
     if not messages:
         raise InvalidRequestError("There are no messages.", param="messages")
     return [message if isinstance(message, Message) else _message(message) for message in messages]

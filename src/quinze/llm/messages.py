@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "cancelled", "tool_calls"]
+FinishReason = Literal["stop", "length", "cancelled", "tool_calls", "content_filter"]
+"""content_filter: an upstream server withheld the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Delta:
     """The stop string that ended the reply, on the last delta."""
     tool_calls: tuple[ToolCall, ...] = ()
     """Whole calls, each once."""
+    reasoning: str = ""
+    """What an upstream server tells of the model's thoughts; no part of the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +109,4 @@ class Completion:
     logprobs: tuple[TokenLogprobs, ...] = ()
     stop: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""

@@ -44,6 +44,8 @@ class Admitted:
 
     ids: list[int]
     ledger: Ledger
+    messages: Sequence[Message] = ()
+    """Of a conversation: what was kept of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def admit_chat(
         window.name, window.granted, len(ids), parts, window.asked,
         sent=sent, overflow=window.overflow, dropped=entries,
     )  # fmt: skip
-    return Admitted(ids, ledger)
+    return Admitted(ids, ledger, kept)
 
 
 def admit_text(text: str, window: Window, encode: Callable[[str], list[int]]) -> Admitted:

@@ -73,9 +73,11 @@ def whole(deltas: Iterator[Delta]) -> Completion:
     pieces: list[str] = []
     logprobs: list[TokenLogprobs] = []
     calls: list[ToolCall] = []
+    reasoning: list[str] = []
     last = Delta()
     for last in deltas:
         pieces.append(last.text)
+        reasoning.append(last.reasoning)
         logprobs += last.logprobs
         calls += last.tool_calls
     assert last.finish_reason is not None
@@ -83,7 +85,7 @@ def whole(deltas: Iterator[Delta]) -> Completion:
     assert last.timings is not None
     return Completion(
         "".join(pieces), last.finish_reason, last.usage, last.timings, last.context or {}, tuple(logprobs),
-        last.stop, tuple(calls),
+        last.stop, tuple(calls), "".join(reasoning),
     )  # fmt: skip
 
 

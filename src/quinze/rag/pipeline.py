@@ -29,8 +29,8 @@ from quinze.rag.words import Question, read_question
 if TYPE_CHECKING:
     from quinze.knowledge.knowledge_base import KnowledgeBase
     from quinze.knowledge.results import Hit, Search
-    from quinze.llm.llm import LLM
     from quinze.llm.messages import Delta
+    from quinze.llm.model import LanguageModel
 
 __all__ = ["Answer", "AnswerEvent", "Citation", "Passage", "Searched", "Status", "answer", "stream_answer"]
 
@@ -40,7 +40,7 @@ ASKABLE = 0.25
 """A model is asked only if some sentence holds this share of the question."""
 
 
-def answer(question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: int = 8) -> Answer:
+def answer(question: str, knowledge_base: KnowledgeBase, llm: LanguageModel | None, *, k: int = 8) -> Answer:
     """The answer as a whole; see `stream_answer`."""
     last: Answer | None = None
     for event in stream_answer(question, knowledge_base, llm, k=k):
@@ -50,7 +50,7 @@ def answer(question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: 
 
 
 def stream_answer(
-    question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: int = 8
+    question: str, knowledge_base: KnowledgeBase, llm: LanguageModel | None, *, k: int = 8
 ) -> Iterator[AnswerEvent]:
     """What was searched, then what the model writes as it writes it, then the checked answer.
 
@@ -92,7 +92,7 @@ class _Walk:
     def note(self, name: str, **values: object) -> None:
         self.notes.append(phrase(name, self.question.language, **values))
 
-    def prompt_for(self, llm: LLM) -> Prompt | None:
+    def prompt_for(self, llm: LanguageModel) -> Prompt | None:
         """The prompt for a model that can be asked, else None and a note that says why."""
         if not self.units or max(unit.coverage for unit in self.units) < ASKABLE:
             return None
@@ -104,7 +104,7 @@ class _Walk:
             self.note("no_room", model=llm.name, tokens=llm.context_length)
         return prompt
 
-    def generate(self, llm: LLM, prompt: Prompt) -> Generator[AnswerEvent, None, Answer | None]:
+    def generate(self, llm: LanguageModel, prompt: Prompt) -> Generator[AnswerEvent, None, Answer | None]:
         """Deltas; returns the generated answer, or None if it does not hold and documents must be quoted."""
         self.model = llm.name
         reply = ""

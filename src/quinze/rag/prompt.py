@@ -22,7 +22,7 @@ from quinze.rag.words import Language, Question
 
 if TYPE_CHECKING:
     from quinze.knowledge.results import Hit
-    from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
 
 REPLY_TOKENS = 768
 """Kept free for the reply, or a third of the context where that is less."""
@@ -81,7 +81,7 @@ class Prompt:
     reply_tokens: int = REPLY_TOKENS
 
 
-def build_prompt(question: Question, hits: Sequence[Hit], llm: LLM) -> Prompt:
+def build_prompt(question: Question, hits: Sequence[Hit], llm: LanguageModel) -> Prompt:
     """The prompt with as many of the hits, best first, as the model's context holds; perhaps none."""
     key = f"passage-{secrets.token_hex(4)}"
     reply = min(REPLY_TOKENS, llm.context_length // 3)

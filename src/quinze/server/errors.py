@@ -7,6 +7,7 @@ inside.
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -73,7 +74,8 @@ def error_response(error: BaseException) -> Response:
     status = status_of(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status == 503:
-        headers["retry-after"] = RETRY_AFTER
+        after = getattr(error, "retry_after", None)
+        headers["retry-after"] = RETRY_AFTER if after is None else str(math.ceil(after))
     if status in {408, 411, 413, 415}:
         # The rest of the body may still be on its way; nobody reads it.
         headers["connection"] = "close"

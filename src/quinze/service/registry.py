@@ -1,8 +1,8 @@
 """Models by name: which there are, what each is, and the loaded ones, lent out in turn.
 
 Given the home folder. A model is linked by name in models.json (never copied), or simply lies in
-HOME/models/. A request asks with `use`; requests are served first come, first served, so that a busy model
-starves no other.
+HOME/models/; or it runs on another server (upstreams.py). A request asks with `use`; requests are served
+first come, first served, so that a busy model starves no other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -32,9 +32,11 @@ from quinze.service.names import valid_name
 from quinze.service.rooms import Rooms
 from quinze.service.settings import Settings
 from quinze.service.turns import Turns
+from quinze.service.upstreams import Keys, UpstreamLink, look_at, taken, upstream_info
 
 if TYPE_CHECKING:
     from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
 
 FILE_NAME = "models.json"
 FOLDER = "models"
@@ -46,6 +48,7 @@ class Registry:
     def __init__(self, home: Path, settings: Settings, rooms: Rooms) -> None:
         self._file, self._folder = home / FILE_NAME, home / FOLDER
         self._settings, self._rooms = settings, rooms
+        self._keys = Keys(home, rooms.secret)
         self._lock = threading.RLock()
         self._described: dict[Path, tuple[_Stamp, ModelInfo]] = {}
         self._turns: Turns[LLM] = Turns(
@@ -65,24 +68,31 @@ class Registry:
     # --- which there are
 
     def names(self) -> list[str]:
-        return sorted(self._paths())
+        return sorted({*self._paths(), *self._upstreams()})
 
     def info(self, name_or_path: str | Path) -> ModelInfo:
         """Of one model; a broken one raises nothing, its `error` tells.
 
         ModelNotFoundError when there is none.
         """
+        if (link := self._upstreams().get(str(name_or_path))) is not None:
+            return upstream_info(str(name_or_path), link)
         name, path = self._resolve(name_or_path)
         return self._info(name, path)
 
     def path_of(self, name_or_path: str | Path) -> Path:
+        """Where its file lies. InvalidRequestError for one that runs on another server."""
+        if (link := self._upstreams().get(str(name_or_path))) is not None:
+            raise InvalidRequestError(
+                f"{name_or_path} runs at {link.upstream}: there is no file of it here.", param="model"
+            )
         return self._resolve(name_or_path)[1]
 
     def require(self, name: str) -> str:
         """`name` if a model bears it. What comes over a wire must be one: paths are for this machine."""
         paths = self._paths()
-        if name not in paths:
-            raise self._unknown(name, paths)
+        if name not in paths and name not in self._upstreams():
+            raise self._unknown(name)
         return name
 
     def loaded(self) -> list[str]:
@@ -91,16 +101,21 @@ class Registry:
         return [name for name, path in sorted(self._paths().items()) if path in in_memory]
 
     def list(self) -> list[ModelInfo]:
-        return [self._info(name, path) for name, path in sorted(self._paths().items())]
+        """Those of this machine first."""
+        here = [self._info(name, path) for name, path in sorted(self._paths().items())]
+        elsewhere = [upstream_info(name, link) for name, link in sorted(self._upstreams().items())]
+        return [*here, *elsewhere]
 
     def default(self) -> str | None:
         """The setting `default_model`; else the first model that can chat; else the first that is
-        whole; else None."""
+        whole; else None. One on another server only by the setting: nothing leaves this machine unasked."""
         chosen = self._settings.default_model
+        if chosen and chosen in self._upstreams():
+            return chosen
         if chosen:
             path = _absolute(chosen)
             return next((name for name, known in self._paths().items() if known == path), chosen)
-        whole = [model for model in self.list() if not model.error]
+        whole = [model for model in self.list() if not model.error and not model.upstream]
         able = [model for model in whole if model.can_chat] or whole
         return able[0].name if able else None
 
@@ -123,20 +138,51 @@ class Registry:
         if found.error:
             raise FileFormatError(found.error, param="path")
         with self._editing():
-            taken = self._paths().get(name)
-            if taken is not None and taken != path:
-                raise ConflictError(
-                    f"There is already a model named {name!r}.",
-                    hint="Give another name, or remove the other one first.",
-                    param="name",
-                )
-            self._write({**self._links(), name: path})
+            known = self._paths().get(name)
+            if (known is not None and known != path) or name in self._upstreams():
+                raise taken(name)
+            self._write({**self._entries(), name: {"path": str(path)}})
         return found
+
+    def add_upstream(
+        self,
+        name: str,
+        address: str,
+        *,
+        model: str | None = None,
+        key_env: str | None = None,
+        key: str | None = None,
+        context_length: int | None = None,
+    ) -> ModelInfo:
+        """Know a model on another server by `name`. The server is asked at once (upstreams.look_at).
+
+        model    the server's name for it; None: its only one
+        key_env  variable of the environment that holds its key; `key`: to be kept in HOME/keys.json instead
+        """
+        name = valid_name(name, of="model")
+        if name in self._paths():
+            raise taken(name)
+        asked = UpstreamLink(address, model or "", 0, key_env=key_env)
+        upstream = self._rooms.upstream(
+            address, key or self._keys.of(name, asked), self._settings.upstream_timeout
+        )
+        link = msgspec.structs.replace(
+            look_at(upstream, model=model, context_length=context_length), key_env=key_env
+        )
+        with self._editing():
+            if key is not None or key_env is not None:
+                self._keys.keep(name, key)
+            self._write({**self._entries(), name: msgspec.to_builtins(link)})
+        return upstream_info(name, link)
 
     def remove(self, name: str) -> None:
         """Forget the link. The model's own file is never touched."""
         with self._editing():
             links = self._links()
+            if name in self._upstreams():
+                self._keys.keep(name, None)
+                self._write({other: entry for other, entry in self._entries().items() if other != name})
+                return
             if name not in links:
                 path = self._resolve(name)[1]
                 raise ConflictError(
@@ -145,7 +191,7 @@ class Registry:
                     param="name",
                 )
             path = links.pop(name)
-            self._write(links)
+            self._write({other: entry for other, entry in self._entries().items() if other != name})
             self._described.pop(path, None)
         self._turns.unload(path)
         self._rooms.forget_model(path)
@@ -153,11 +199,16 @@ class Registry:
     # --- use
 
     @contextlib.contextmanager
-    def use(self, name_or_path: str | Path, *, cancel: threading.Event | None = None) -> Iterator[LLM]:
+    def use(
+        self, name_or_path: str | Path, *, cancel: threading.Event | None = None
+    ) -> Iterator[LanguageModel]:
         """The model, loaded if it is not yet, for as long as the block lasts.
 
-        Waits its turn; BusyError when too many do.
+        Waits its turn; BusyError when too many do. One on another server waits for nobody here.
         """
+        if (link := self._upstreams().get(str(name_or_path))) is not None:
+            yield self._elsewhere(str(name_or_path), link, cancel)
+            return
         path = self.path_of(name_or_path)
         with self._turns.use(path, _stamp(path), cancel) as llm:
             yield llm
@@ -187,9 +238,19 @@ class Registry:
             found.setdefault(_name_of(_absolute(chosen)), _absolute(chosen))
         return found
 
-    def _links(self) -> dict[str, Path]:
+    def _elsewhere(self, name: str, link: UpstreamLink, cancel: threading.Event | None) -> LanguageModel:
+        upstream = self._rooms.upstream(
+            link.upstream, self._keys.of(name, link), self._settings.upstream_timeout
+        )
+        return self._rooms.upstream_llm(
+            name, upstream, model=link.model, context_length=link.context_length, kind=link.kind,
+            context_overflow=self._settings.context_overflow, cancel=cancel,
+        )  # fmt: skip
+
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        """models.json."""
         try:
-            found = msgspec.json.decode(self._file.read_bytes(), type=dict[str, dict[str, str]])
+            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, dict[str, Any]])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -197,7 +258,22 @@ class Registry:
                 f"{self._file} cannot be read: {error}.",
                 hint="Mend it, or delete it and link your models again.",
             ) from error
-        return {name: Path(entry["path"]) for name, entry in found.items() if "path" in entry}
+
+    def _links(self) -> dict[str, Path]:
+        entries = self._entries().items()
+        return {name: Path(entry["path"]) for name, entry in entries if isinstance(entry.get("path"), str)}
+
+    def _upstreams(self) -> dict[str, UpstreamLink]:
+        found: dict[str, UpstreamLink] = {}
+        for name, entry in self._entries().items():
+            if "upstream" in entry:
+                try:
+                    found[name] = msgspec.convert(entry, UpstreamLink)
+                except msgspec.ValidationError as error:
+                    raise StorageError(
+                        f"{self._file} says of {name!r}: {error}.", hint=f"Mend it, or: quinze rm {name}"
+                    ) from error
+        return found
 
     @contextlib.contextmanager
     def _editing(self) -> Iterator[None]:
@@ -216,11 +292,11 @@ class Registry:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield
 
-    def _write(self, links: dict[str, Path]) -> None:
-        plain = {name: {"path": str(path)} for name, path in sorted(links.items())}
+    def _write(self, entries: dict[str, dict[str, Any]]) -> None:
+        plain = msgspec.json.encode(dict(sorted(entries.items())))
         try:
             with atomic_write(self._file) as file:
-                file.write(msgspec.json.format(msgspec.json.encode(plain), indent=2))
+                file.write(msgspec.json.format(plain, indent=2))
         except OSError as error:
             raise StorageError(
                 f"{self._file} cannot be written: {error.strerror}.", hint="Is the disk full, or read-only?"
@@ -241,10 +317,10 @@ class Registry:
             if _exists(path):
                 path = _first_part(path)
                 return next((name for name, known in paths.items() if known == path), str(path)), path
-        raise self._unknown(given, paths)
+        raise self._unknown(given)
 
-    def _unknown(self, given: str, paths: dict[str, Path]) -> ModelNotFoundError:
-        known = ", ".join(sorted(paths)[:20])
+    def _unknown(self, given: str) -> ModelNotFoundError:
+        known = ", ".join(self.names()[:20])
         return ModelNotFoundError(
             f"There is no model {given[:200]!r}.",
             hint=f"Known are {known}." if known else "Link one: quinze add PATH",

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quinze.embeddings.embedder import Embedder
+    from quinze.hub.upstream import Upstream
     from quinze.knowledge.knowledge_base import KnowledgeBase
     from quinze.knowledge.readers.workers import Readers
     from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
     from quinze.rag.pipeline import Answer, AnswerEvent
 
 
@@ -75,13 +77,43 @@ class Rooms:
             pack_weights=pack_weights,
         )
 
-    def answer(self, question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: int) -> Answer:
+    def upstream(self, address: str, key: str | None, idle_timeout: float) -> Upstream:
+        from quinze.hub.upstream import Upstream
+
+        return Upstream(address, key=key, idle_timeout=idle_timeout)
+
+    def upstream_llm(
+        self,
+        name: str,
+        upstream: Upstream,
+        *,
+        model: str,
+        context_length: int,
+        kind: str,
+        context_overflow: str,
+        cancel: threading.Event | None,
+    ) -> LanguageModel:
+        from quinze.llm.upstream import UpstreamLLM
+        from quinze.llm.upstream_request import Served
+
+        served = Served(model, context_length, kind)
+        return UpstreamLLM(name, upstream, served, context_overflow=context_overflow, cancel=cancel)
+
+    def secret(self, variable: str) -> str | None:
+        """A key in the environment."""
+        from quinze.service.settings import secret
+
+        return secret(variable)
+
+    def answer(
+        self, question: str, knowledge_base: KnowledgeBase, llm: LanguageModel | None, *, k: int
+    ) -> Answer:
         from quinze.rag.pipeline import answer
 
         return answer(question, knowledge_base, llm, k=k)
 
     def stream_answer(
-        self, question: str, knowledge_base: KnowledgeBase, llm: LLM | None, *, k: int
+        self, question: str, knowledge_base: KnowledgeBase, llm: LanguageModel | None, *, k: int
     ) -> Iterator[AnswerEvent]:
         from quinze.rag.pipeline import stream_answer
 

@@ -33,7 +33,7 @@ from quinze.service.settings import Settings
 if TYPE_CHECKING:
     from quinze.embeddings.embedder import Embedder, Vectors
     from quinze.knowledge.knowledge_base import DocumentInfo, IngestEvent, IngestReport, Search
-    from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
     from quinze.rag.pipeline import Answer, AnswerEvent
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ class Service:
         return self.jobs.submit(name, work, title=title, total=len(paths), on_end=on_end)
 
     @contextlib.contextmanager
-    def _answering(self, model: str | None, cancel: threading.Event | None) -> Iterator[LLM | None]:
+    def _answering(self, model: str | None, cancel: threading.Event | None) -> Iterator[LanguageModel | None]:
         """The model that answers: the one named, else the default one if it can chat, else none (quotes)."""
         chosen = model
         if chosen is None:

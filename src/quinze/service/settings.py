@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -84,6 +85,8 @@ class Settings:
     """Room for rendered pages in the home folder."""
     page_render_timeout: float = 20.0
     """Seconds after which the rendering of one page is killed."""
+    upstream_timeout: float = 300.0
+    """Seconds that a model's own server (`quinze add --upstream`) may be silent before it is given up."""
     hub_mirror: str | None = None
     """Address that `quinze pull` asks instead of the hub's own: "https://hf-mirror.com"."""
 
@@ -115,6 +118,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("page_image_width", 16, 4096),
     ("page_cache_bytes", 0, 1024 * GIB),
     ("page_render_timeout", 0.1, 3600),
+    ("upstream_timeout", 0.1, 86_400),
 )
 
 
@@ -126,6 +130,11 @@ def load_settings(home: Path, environ: Mapping[str, str]) -> Settings:
     """
     chosen = _from_file(home / FILE_NAME) | _from_environment(environ)
     return Settings(**chosen)
+
+
+def secret(variable: str) -> str | None:
+    """A key that somebody put into the environment; read when it is needed, and kept nowhere."""
+    return os.environ.get(variable) or None
 
 
 def _from_file(path: Path) -> dict[str, Any]:

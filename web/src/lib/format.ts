@@ -60,3 +60,8 @@ export function date(iso: string, language: Language): string {
 export function languageOf(text: string): string {
   return /[\u3040-\u30ff\u3400-\u9fff]/.test(text) ? 'zh-CN' : 'en'
 }
+
+/** Host and port of an address: "gpu:8000" of "http://gpu:8000/v1". */
+export function hostOf(address: string): string {
+  return URL.canParse(address) ? new URL(address).host : address
+}

@@ -164,6 +164,8 @@ export interface ModelInfo {
   can_chat: boolean
   loaded: boolean
   error: string
+  /** Address of the server that it runs on; "": it runs on this machine. */
+  upstream: string
 }
 
 export interface ServiceStatus {
@@ -177,6 +179,8 @@ export interface ServiceStatus {
 
 /** How full the model's window is; `granted` and `used` are always there, the parts as the model's template allows. */
 export interface ContextLedger {
+  /** Of a model on another server: who counted. */
+  counted_by?: 'upstream' | 'estimated'
   granted?: number
   used?: number
   /** What the model did not read. Conversations kept from before there were entries hold 0 here. */

@@ -267,6 +267,8 @@ export const words = {
   badgeBroken: { en: 'cannot be used', zh: '无法使用' },
   badgeChats: { en: 'chats', zh: '可对话' },
   badgeContinues: { en: 'continues text', zh: '只续写' },
+  badgeRemote: { en: (host: string) => `remote: ${host}`, zh: (host: string) => `远程：${host}` },
+  remoteNotice: { en: (name: string, host: string) => `${name} is remote: what you write, and the passages it reads, are sent to ${host}.`, zh: (name: string, host: string) => `${name} 是远程模型：您写的内容以及它要读的段落都会发送到 ${host}。` },
   badgeLoaded: { en: 'in memory', zh: '已载入' },
   badgeDefault: { en: 'default', zh: '默认' },
   parametersCount: { en: (count: string) => `${count} parameters`, zh: (count: string) => `${count} 参数` },

@@ -28,7 +28,7 @@ from quinze.server.openai.protocol import (
 from quinze.server.openai.streaming import Shape, respond
 
 if TYPE_CHECKING:
-    from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
 
 
 async def chat_completions(request: Request) -> Response:
@@ -46,7 +46,7 @@ async def chat_completions(request: Request) -> Response:
         raise InvalidRequestError("tool_choice asks for a call, and there are no tools.", param="tool_choice")
     tools = checked(asked.tools or [])
 
-    def offered(llm: LLM) -> dict[str, Any]:
+    def offered(llm: LanguageModel) -> dict[str, Any]:
         """Tools for a model that is shown them; one that is not answers in words, unless it must call."""
         if not tools or choice == "none":
             return {}
@@ -60,14 +60,14 @@ async def chat_completions(request: Request) -> Response:
             param="tool_choice",
         )
 
-    def whole(llm: LLM, cancel: threading.Event, index: int) -> Completion:
+    def whole(llm: LanguageModel, cancel: threading.Event, index: int) -> Completion:
         _must_chat(llm)
         done: Completion = llm.chat(
             messages, params=of_choice(params, index), cancel=cancel, **options, **offered(llm)
         )
         return done
 
-    def stream(llm: LLM, cancel: threading.Event, index: int) -> Iterator[Delta]:
+    def stream(llm: LanguageModel, cancel: threading.Event, index: int) -> Iterator[Delta]:
         _must_chat(llm)
         deltas: Iterator[Delta] = llm.chat(
             messages, params=of_choice(params, index), cancel=cancel, stream=True, **options, **offered(llm)
@@ -84,6 +84,7 @@ async def chat_completions(request: Request) -> Response:
         of_ending={"delta": {}},
         of_whole=_message,
         of_calls=lambda calls, before: {"delta": {"tool_calls": _calls(calls, before, indexed=True)}},
+        of_reasoning=lambda thought: {"delta": {"reasoning_content": thought}},
         of_logprobs=of_chat,
         with_logprobs=params.logprobs is not None,
         replies=replies_wanted(asked),
@@ -93,6 +94,8 @@ async def chat_completions(request: Request) -> Response:
 
 def _message(reply: Completion) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
+    if reply.reasoning:
+        message["reasoning_content"] = reply.reasoning
     if reply.tool_calls:
         message |= {"content": reply.text or None, "tool_calls": _calls(reply.tool_calls, 0, indexed=False)}
     return {"message": message}
@@ -110,7 +113,7 @@ def _calls(calls: Sequence[ToolCall], before: int, *, indexed: bool) -> list[dic
     ]
 
 
-def _must_chat(llm: LLM) -> None:
+def _must_chat(llm: LanguageModel) -> None:
     if not llm.can_chat:
         raise InvalidRequestError(
             f"The model {llm.name!r} has no chat template, so it cannot chat.",

@@ -25,7 +25,7 @@ from quinze.server.openai.protocol import (
 from quinze.server.openai.streaming import Shape, respond
 
 if TYPE_CHECKING:
-    from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
 
 
 async def completions(request: Request) -> Response:
@@ -39,11 +39,11 @@ async def completions(request: Request) -> Response:
     }
     echo = prompt if asked.echo else ""
 
-    def whole(llm: LLM, cancel: threading.Event, index: int) -> Completion:
+    def whole(llm: LanguageModel, cancel: threading.Event, index: int) -> Completion:
         done: Completion = llm.complete(prompt, params=of_choice(params, index), cancel=cancel, **options)
         return done
 
-    def stream(llm: LLM, cancel: threading.Event, index: int) -> Iterator[Delta]:
+    def stream(llm: LanguageModel, cancel: threading.Event, index: int) -> Iterator[Delta]:
         if echo:
             yield Delta(echo)
         chosen = of_choice(params, index)

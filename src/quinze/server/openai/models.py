@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from quinze.errors import ModelNotFoundError, QuinzeError
 from quinze.server.encoding import Json
 from quinze.server.threads import in_thread
+from quinze.service.model_info import ModelInfo
 from quinze.service.registry import created_at
 from quinze.service.service import Service
 
@@ -31,11 +33,20 @@ async def show_model(request: Request) -> Response:
 
 def _all(service: Service) -> list[dict[str, Any]]:
     whole = [info for info in service.models.list() if not info.error]
-    found = [_body(info.name, created_at(info)) for info in sorted(whole, key=lambda info: not info.can_chat)]
+    found = [_of_model(service, info) for info in sorted(whole, key=lambda info: not info.can_chat)]
     try:
         return [*found, _body(service.embedder().id, 0)]
     except QuinzeError:
         return found
+
+
+def _of_model(service: Service, info: ModelInfo) -> dict[str, Any]:
+    """`max_model_len`, as vLLM calls it: the tokens that a request is granted, its reply included."""
+    owner = f"upstream {urlsplit(info.upstream).netloc}" if info.upstream else "quinze"
+    granted = info.context_length
+    if not info.upstream:
+        granted = min(granted, service.settings.context_length or granted)
+    return _body(info.name, created_at(info)) | {"owned_by": owner, "max_model_len": granted}
 
 
 def _body(name: str, created: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from quinze.server.threads import Pump, cancellable, in_thread
 from quinze.service.service import Service
 
 if TYPE_CHECKING:
-    from quinze.llm.llm import LLM
+    from quinze.llm.model import LanguageModel
 
 DONE = b"data: [DONE]\n\n"
 
@@ -53,6 +53,8 @@ class Shape:
     """Given with the characters that came before."""
     of_calls: Callable[[Sequence[ToolCall], int], dict[str, Any]] | None = None
     """The choice that carries calls of tools, given with how many came before."""
+    of_reasoning: Callable[[str], dict[str, Any]] | None = None
+    """The choice that carries an upstream model's thoughts."""
     with_logprobs: bool = False
     replies: int = 1
     """n: they are made one after the other, on the same prompt in the cache."""
@@ -78,8 +80,8 @@ async def respond(
     asked: ChatRequest | CompletionRequest,
     shape: Shape,
     *,
-    whole: Callable[[LLM, threading.Event, int], Completion],
-    stream: Callable[[LLM, threading.Event, int], Iterator[Delta]],
+    whole: Callable[[LanguageModel, threading.Event, int], Completion],
+    stream: Callable[[LanguageModel, threading.Event, int], Iterator[Delta]],
 ) -> Response:
     """`whole` and `stream` are given the number of the reply, from 0."""
     service: Service = request.app.state.service
@@ -122,7 +124,7 @@ async def _streamed(
     service: Service,
     asked: ChatRequest | CompletionRequest,
     shape: Shape,
-    stream: Callable[[LLM, threading.Event, int], Iterator[Delta]],
+    stream: Callable[[LanguageModel, threading.Event, int], Iterator[Delta]],
 ) -> Response:
     def work(cancel: threading.Event) -> Iterator[tuple[int, Delta]]:
         with service.models.use(asked.model, cancel=cancel) as llm:
@@ -193,6 +195,8 @@ class _Chunks:
         return self._chunk(index, self._shape.first or {})
 
     def pieces(self, index: int, delta: Delta) -> Iterator[bytes]:
+        if delta.reasoning and self._shape.of_reasoning is not None:
+            yield self._chunk(index, self._shape.of_reasoning(delta.reasoning))
         if delta.text or delta.logprobs:
             logprobs = self._shape.logprobs(delta.logprobs, self._shown)
             self._shown += len(delta.text)
