@@ -132,6 +132,21 @@ nb::dict observed(PyDecoder& self) {
     return found;
 }
 
+NewFloats forward_hidden(PyDecoder& self, PyCache& cache, const Ids& given, const nb::object& cancelled) {
+    check_ids(self, cache, given);
+    const std::vector<int32_t> ids(given.data(), given.data() + given.shape(0));
+    const size_t T = ids.size(), C = static_cast<size_t>(self.decoder.config().hidden);
+    std::unique_ptr<float[]> states(new float[T * C]);
+    bool finished = false;
+    {
+        const std::function<bool()> stop = throttled(cancelled);
+        nb::gil_scoped_release release;
+        const std::lock_guard lock(self.mutex);
+        finished = self.decoder.forward(cache.cache, ids.data(), static_cast<int64_t>(T), states.get(), stop, true);
+    }
+    return give(std::move(states), {finished ? T : 0, C});
+}
+
 using Mask = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 int32_t sample(PyDecoder& self, PyCache& cache, Sampler& sampler, const std::optional<Mask>& given) {
@@ -275,6 +290,8 @@ NB_MODULE(_C, m) {
         .def("forward", &forward, "cache"_a, "ids"_a, "cancelled"_a = nb::none(),
              "Appends ids to the cache; False if `cancelled()` said yes on the way.")
         .def("forward_all", &forward_all, "cache"_a, "ids"_a, "The same; returns the logits of every id, (T, V).")
+        .def("forward_hidden", &forward_hidden, "cache"_a, "ids"_a, "cancelled"_a = nb::none(),
+             "The same; returns what the head would read of every id, (T, C); no rows if `cancelled()` said yes on the way.")
         .def("sample", &sample, "cache"_a, "sampler"_a, "mask"_a = nb::none(),
              "Chooses and accepts the id after the last one; mask (ceil(V / 32),): a bit for each id that may be chosen.")
         .def("truncate", &shorten, "cache"_a, "length"_a)

@@ -59,6 +59,26 @@ private:
     std::vector<nb::object>& kept_;
 };
 
+// The experts of one layer; as many as there are names for.
+Experts read_experts(TensorReader& read, const DecoderConfig& c, const nb::dict& config, const std::string& mlp) {
+    const auto expert = [&](const std::string& name, const char* inner) {
+        const int64_t F = dimension(config, inner);
+        return Expert{read.matrix(name + "gate_proj.weight", F, c.hidden), read.matrix(name + "up_proj.weight", F, c.hidden),
+                      read.matrix(name + "down_proj.weight", c.hidden, F)};
+    };
+    Experts found;
+    const int64_t E = dimension(config, "num_experts", c.experts_per_token, 65536);
+    if (c.experts_per_token < 1) throw std::invalid_argument("num_experts_per_tok is 0");
+    found.router = read.matrix(mlp + "gate.weight", E, c.hidden);
+    for (int64_t e = 0; e < E; e++)
+        found.each.push_back(expert(mlp + "experts." + std::to_string(e) + ".", "moe_intermediate_size"));
+    if (read.has(mlp + "shared_expert_gate.weight")) {
+        found.shared = expert(mlp + "shared_expert.", "shared_expert_intermediate_size");
+        found.shared_gate = read.matrix(mlp + "shared_expert_gate.weight", 1, c.hidden);
+    }
+    return found;
+}
+
 }  // namespace
 
 DecoderConfig read_config(const nb::dict& config) {
@@ -82,6 +102,8 @@ DecoderConfig read_config(const nb::dict& config) {
     c.attention_softcap = nb::cast<float>(config["attention_softcap"]);
     c.logit_softcap = nb::cast<float>(config["logit_softcap"]);
     c.embedding_scale = nb::cast<float>(config["embedding_scale"]);
+    c.experts_per_token = dimension(config, "num_experts_per_tok", 0, 1024);
+    c.normalize_shares = nb::cast<bool>(config["norm_topk_prob"]);
     if (c.heads % c.kv_heads) throw std::invalid_argument("num_attention_heads is not a multiple of num_key_value_heads");
     for (const float number : {c.eps, c.rope_scale, c.attention_scale, c.attention_softcap, c.logit_softcap, c.embedding_scale})
         if (!(number >= 0 && number < 1e30f)) throw std::invalid_argument("eps, a scale or a cap is out of range");
@@ -142,6 +164,11 @@ DecoderWeights read_weights(const DecoderConfig& c, const nb::dict& config, cons
         l.o_bias = read.optional_vector(layer + "self_attn.o_proj.bias", c.hidden);
         l.q_norm = head_norm(layer + "self_attn.q_norm.weight", HD);
         l.k_norm = head_norm(layer + "self_attn.k_norm.weight", KD);
+        if (read.has(layer + "mlp.gate.weight")) {
+            if (!l.mlp_norm || post) throw std::invalid_argument("the norms of " + layer + " do not go with experts");
+            l.experts = read_experts(read, c, config, layer + "mlp.");
+            continue;
+        }
         if (read.has(layer + "mlp.gate_proj.weight"))
             l.gate = read.matrix(layer + "mlp.gate_proj.weight", c.intermediate, c.hidden);
         else if (!c.gelu) throw std::invalid_argument("tensor " + layer + "mlp.gate_proj.weight is missing");

@@ -11,7 +11,9 @@ Decoder::Decoder(DecoderConfig config, DecoderWeights weights, const Kernels& ke
     for (int i = 0; i < pool_.size(); i++) scratch_.push_back(allocate(kScratchBytes));
 }
 
-bool Decoder::forward(Cache& cache, const int32_t* ids, int64_t n, float* all, const std::function<bool()>& cancelled) {
+bool Decoder::forward(Cache& cache, const int32_t* ids, int64_t n, float* all, const std::function<bool()>& cancelled,
+                      bool hidden) {
+    const int64_t each = hidden ? config_.hidden : config_.vocab;
     cache.reserve(n);
     cache.logits.clear();
     for (int64_t done = 0; done < n;) {
@@ -20,7 +22,7 @@ bool Decoder::forward(Cache& cache, const int32_t* ids, int64_t n, float* all, c
         piece.all = all != nullptr;
         piece.wanted = all ? piece.n : done + piece.n == n ? 1 : 0;
         if (!all && piece.wanted) cache.logits.resize(config_.vocab);
-        if (!forward({piece}, all ? all + done * config_.vocab : cache.logits.data(), cancelled)) {
+        if (!forward({piece}, all ? all + done * each : cache.logits.data(), cancelled, hidden)) {
             cache.logits.clear();
             return false;
         }
@@ -166,7 +168,7 @@ void Decoder::head(float* logits, int64_t T) {
     });
 }
 
-bool Decoder::forward(const std::vector<Piece>& pieces, float* logits, const std::function<bool()>& cancelled) {
+bool Decoder::forward(const std::vector<Piece>& pieces, float* logits, const std::function<bool()>& cancelled, bool hidden) {
     begin(pieces);
     int64_t T = static_cast<int64_t>(rows_.size());
     resize(T);
@@ -187,12 +189,22 @@ bool Decoder::forward(const std::vector<Piece>& pieces, float* logits, const std
         attend(l, window);
         quantize(attended_.data(), config_.heads * config_.head_dim, T, {&layer.o});
         project_add(layer.o, layer.o_bias, layer.attention_post, T, x_.data());
+        if (!layer.experts.each.empty()) {
+            normalize(x_.data(), layer.mlp_norm, T, {});
+            mixture_.add(layer.experts, normed_.data(), T, std::min(alone_, T), x_.data());
+            continue;
+        }
         normalize(x_.data(), layer.mlp_norm, T, {&layer.gate, &layer.up});
         gate_up(layer, T);
         quantize(gate_.data(), config_.intermediate, T, {&layer.down});
         project_add(layer.down, layer.down_bias, layer.mlp_post, T, x_.data());
     }
-    if (T > 0) head(logits, T);
+    if (T > 0 && hidden) {
+        normalize(x_.data(), weights_.norm, T, {});
+        std::copy_n(normed_.data(), T * config_.hidden, logits);
+    } else if (T > 0) {
+        head(logits, T);
+    }
     for (const Piece& piece : pieces) piece.cache->advance(piece.n);
     return true;
 }

@@ -9,6 +9,7 @@
 
 #include "cache.h"
 #include "decoder_config.h"
+#include "experts.h"
 #include "observer.h"
 #include "packed.h"
 #include "thread_pool.h"
@@ -29,6 +30,7 @@ struct LayerWeights {
     std::vector<float> q_norm, k_norm;        // RMSNorm of each head (D,) or of all together (H*D,) (K*D,)
     Weight gate, up, down;                    // (F, C) (F, C) (C, F); gate.rows is 0 where nothing gates
     std::vector<float> gate_bias, up_bias, down_bias;
+    Experts experts;                          // instead of these; experts.each is empty where there are none
 };
 struct DecoderWeights {
     Weight embed, head;  // (V, C); the same where they are tied
@@ -57,11 +59,12 @@ public:
     // Appends each piece's ids to its cache, with one pass over the weights for all. Those that are not `together` come
     // first, one that wants all of its logits last; at most kMaxTokens ids in all. `cancelled` is asked before each
     // layer; false is returned when it says yes, and no cache is longer then.
-    // Logits (sum of wanted, V) go to `logits`, in the order of the pieces.
-    bool forward(const std::vector<Piece>& pieces, float* logits, const std::function<bool()>& cancelled);
+    // Logits (sum of wanted, V) go to `logits`, in the order of the pieces; with `hidden` what the head would read, (.., C).
+    bool forward(const std::vector<Piece>& pieces, float* logits, const std::function<bool()>& cancelled, bool hidden = false);
     // The same for one sequence and any number of ids. Logits go to cache.logits (of the last token), or, unless null, to
-    // all (n, V). When cancelled the cache holds the blocks that were finished.
-    bool forward(Cache& cache, const int32_t* ids, int64_t n, float* all, const std::function<bool()>& cancelled);
+    // all (n, V). When cancelled the cache holds the blocks that were finished. With `hidden`, all (n, C) gets what the head
+    // would read, and there are no logits.
+    bool forward(Cache& cache, const int32_t* ids, int64_t n, float* all, const std::function<bool()>& cancelled, bool hidden = false);
 
     const DecoderConfig& config() const { return config_; }
     int64_t positions() const { return weights_.positions.rows; }  // where they are learned there are no more; else 0
@@ -107,6 +110,7 @@ private:
     const Kernels& kernels_;
     ThreadPool pool_;
     std::vector<Bytes> scratch_;  // one a thread
+    Mixture mixture_{config_, kernels_, pool_, scratch_};
 
     // The step at hand. Its first `alone_` rows are computed each by itself, the others together.
     std::vector<Row> rows_;

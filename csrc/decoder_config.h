@@ -24,6 +24,9 @@ struct DecoderConfig {
     float attention_scale = 1;     // of the scores; usually 1 / sqrt(D)
     float attention_softcap = 0, logit_softcap = 0;  // x becomes cap * tanh(x / cap); 0: it stays (Gemma 2)
     float embedding_scale = 1;                       // sqrt(C) in Gemma
+
+    int64_t experts_per_token = 0;  // in layers with a mixture of experts (experts.h)
+    bool normalize_shares = false;  // the shares of the chosen ones are made to add up to 1
 };
 
 }  // namespace quinze

@@ -10,6 +10,7 @@ add_library(quinze_kernels STATIC
   csrc/decoder_products.cpp
   csrc/encode.cpp
   csrc/observer.cpp
+  csrc/experts.cpp
   csrc/sampling.cpp
   csrc/step.cpp
 )

@@ -78,6 +78,13 @@ class Decoder(Protocol):
         """The same, returning the logits of every id (T, V)."""
         ...
 
+    def forward_hidden(self, cache: Cache, ids: Ids, cancelled: Callable[[], bool] | None = None) -> Floats:
+        """The same, returning what the head would read of every id, behind the last norm (T, C).
+
+        No rows if `cancelled()` said yes on the way.
+        """
+        ...
+
     def sample(self, cache: Cache, sampler: Sampler, mask: Mask | None = None) -> int:
         """Choose, and accept, the id that follows the last. ArithmeticError on NaN, or if none may be."""
         ...

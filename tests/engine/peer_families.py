@@ -44,19 +44,22 @@ def write_gguf(path: Path, model: Any, kind: str = "F32", each: int = 0) -> Path
     """`each`: at most so many tensors in a file; the first of them is returned."""
     config = model.config
     family = config.model_type.removesuffix("_text")
-    arch = "llama" if family == "mistral" else family
+    arch = "llama" if family in ("mistral", "mixtral") else family.replace("_moe", "moe")
     writer = gguf.GGUFWriter(path, arch, split_max_tensors=each)
     _write_numbers(writer, config, family)
     _write_vocabulary(writer, config.vocab_size)
     number = next(n for n, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in _saved(model).items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         theirs = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if ".mlp." in name and name.split(".mlp.")[1] in _EXPERTS:
+            theirs = f"blk.{name.split('.')[2]}.{_EXPERTS[name.split('.mlp.')[1]]}"
         assert theirs is not None, name
         array = _converted(name, tensor.float().numpy(), config, family)
-        its = gguf.GGMLQuantizationType["F32" if array.ndim == 1 or "position" in theirs else kind]
+        plain = array.ndim == 1 or "position" in theirs or "gate_inp" in theirs
+        its = gguf.GGMLQuantizationType["F32" if plain else kind]
         writer.add_tensor(theirs, gguf.quants.quantize(array, its), raw_dtype=its)
     _write_long_factors(writer, config)
     writer.write_header_to_file()
@@ -66,8 +69,31 @@ def write_gguf(path: Path, model: Any, kind: str = "F32", each: int = 0) -> Path
     return sorted(path.parent.glob(f"{path.stem}-*.gguf"))[0] if each else path
 
 
+_EXPERTS = {
+    "experts.gate_proj.weight": "ffn_gate_exps.weight",
+    "experts.up_proj.weight": "ffn_up_exps.weight",
+    "experts.down_proj": "ffn_down_exps.weight",
+    "gate.weight": "ffn_gate_inp.weight",
+}
+
+
+def _saved(model: Any) -> dict[str, torch.Tensor]:
+    """The weights with experts as the converter stacks them: (E, rows, cols) of each matrix."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if name.endswith("mlp.experts.gate_up_proj"):
+            gate, up = tensor.chunk(2, dim=1)
+            before = name.removesuffix("gate_up_proj")
+            found |= {f"{before}gate_proj.weight": gate, f"{before}up_proj.weight": up}
+        else:
+            found[name] = tensor
+    return found
+
+
 def _converted(name: str, array: np.ndarray, config: Any, family: str) -> np.ndarray:
-    if family in ("llama", "mistral") and (".q_proj." in name or ".k_proj." in name):
+    if name.endswith("shared_expert_gate.weight"):
+        return array[0]
+    if family in ("llama", "mistral", "mixtral") and (".q_proj." in name or ".k_proj." in name):
         heads = config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads
         shape = (heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
         return array.reshape(shape).swapaxes(1, 2).reshape(array.shape).copy()
@@ -91,6 +117,13 @@ def _write_numbers(writer: gguf.GGUFWriter, config: Any, family: str) -> None:
     if family == "gpt2":
         writer.add_layer_norm_eps(config.layer_norm_epsilon)
         return
+    if hasattr(config, "num_experts_per_tok"):
+        writer.add_expert_count(getattr(config, "num_experts", None) or config.num_local_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        if family in ("qwen2_moe", "qwen3_moe"):
+            writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+        if family == "qwen2_moe":
+            writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_key_length(_head_dim(config))

@@ -69,6 +69,20 @@ GEMMA_2_2B: dict[str, Any] = {
     "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_theta": 10000.0,
     "sliding_window": 4096, "vocab_size": 256000,
 }  # fmt: skip
+QWEN3_30B_A3B: dict[str, Any] = {
+    "model_type": "qwen3_moe", "attention_bias": False, "decoder_sparse_step": 1, "head_dim": 128,
+    "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 6144, "max_position_embeddings": 40960,
+    "max_window_layers": 48, "mlp_only_layers": [], "moe_intermediate_size": 768, "norm_topk_prob": True,
+    "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+    "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000.0,
+    "sliding_window": None, "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936,
+}  # fmt: skip
+MIXTRAL_8X7B: dict[str, Any] = {
+    "model_type": "mixtral", "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+    "max_position_embeddings": 32768, "num_attention_heads": 32, "num_experts_per_tok": 2,
+    "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8, "rms_norm_eps": 1e-05,
+    "rope_theta": 1000000.0, "sliding_window": None, "tie_word_embeddings": False, "vocab_size": 32000,
+}  # fmt: skip
 GEMMA_3_1B: dict[str, Any] = {
     "model_type": "gemma3_text", "attention_bias": False, "attn_logit_softcapping": None,
     "cache_implementation": "hybrid", "final_logit_softcapping": None, "head_dim": 256,
@@ -110,6 +124,8 @@ KNOWN = {
     "gemma-3-1b": (GEMMA_3_1B, 999_885_952),
     "OLMo-2-1B": (OLMO_2_1B, 1_484_916_736),
     "gpt2": (GPT_2, 124_439_808),
+    "Qwen3-30B-A3B": (QWEN3_30B_A3B, 30_532_122_624),
+    "Mixtral-8x7B-v0.1": (MIXTRAL_8X7B, 46_702_792_704),
 }
 
 
@@ -117,6 +133,12 @@ KNOWN = {
 def test_a_known_model_has_the_parameters_that_its_maker_states(name: str) -> None:
     config, parameters = KNOWN[name]
     assert from_hugging_face(name, config).parameters == parameters
+
+
+def test_of_a_mixture_only_the_chosen_experts_count_for_a_token() -> None:
+    """Their makers state 3.3 and 12.9 billion activated."""
+    assert 3.3e9 < from_hugging_face("m", QWEN3_30B_A3B).active_parameters < 3.4e9
+    assert 12.8e9 < from_hugging_face("m", MIXTRAL_8X7B).active_parameters < 12.9e9
 
 
 def test_the_words_of_a_model_that_also_sees_are_read() -> None:

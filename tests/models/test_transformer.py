@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from quinze.engine.engine import Engine
+from quinze.errors import UnsupportedModelError
 from quinze.models.shapes import shapes
 from quinze.models.transformer import Transformer
 from quinze.models.weights import load_model
@@ -115,3 +116,9 @@ def test_a_new_model_knows_nothing_and_has_gradients_everywhere(tmp_path: Path) 
     assert float(loss.detach()) == pytest.approx(np.log(300), rel=0.01)
     loss.backward()
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in first.parameters())
+
+
+def test_mixtures_of_experts_are_refused_by_name(tmp_path: Path) -> None:
+    PEERS.make("mixtral", tmp_path, num_local_experts=4, num_experts_per_tok=2)
+    with pytest.raises(UnsupportedModelError, match="is a mixture of experts"):
+        Transformer(load_model(tmp_path).config)

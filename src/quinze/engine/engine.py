@@ -118,6 +118,17 @@ class Engine:
         with self._turns.turn():
             return self._running().observed()
 
+    def hidden_states(self, ids: Sequence[int], *, cancel: threading.Event | None = None) -> native.Floats:
+        """What the head would read after each of `ids` (T, C), as one fresh sequence.
+
+        No rows where `cancel` was set on the way.
+        """
+        prompt = self._checked(ids)
+        with self._turns.turn():
+            decoder = self._running()
+            asked = None if cancel is None else cancel.is_set
+            return decoder.forward_hidden(decoder.cache(self._kv_type), prompt, asked)
+
     def close(self) -> None:
         """Give the memory back. A generation under way ends with InvalidRequestError at its next token."""
         with self._turns.turn():
@@ -406,6 +417,11 @@ def _decoder(model: Model, context_length: int, threads: int, kernels: str, pack
         "attention_softcap": config.attention_softcap,
         "logit_softcap": config.logit_softcap,
         "embedding_scale": config.embedding_scale,
+        "num_experts": config.num_experts,
+        "num_experts_per_tok": config.num_experts_per_tok,
+        "moe_intermediate_size": config.moe_intermediate_size,
+        "shared_expert_intermediate_size": config.shared_expert_intermediate_size,
+        "norm_topk_prob": config.norm_topk_prob,
     }
     tensors = {name: _weight(t) for name, t in model.tensors.items()} | dict(packed)
     try:

@@ -69,6 +69,18 @@ class ModelConfig:
     gated: bool = True
     """SwiGLU or GeGLU; False: activation(up) alone."""
 
+    num_experts: int = 0
+    """Small MLPs of which a router picks some for each token, in the place of one; 0: none."""
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
+    """Of each expert."""
+    norm_topk_prob: bool = False
+    """The shares of the chosen experts are made to add up to 1."""
+    shared_expert_intermediate_size: int = 0
+    """Of one that all tokens pass through besides (Qwen 2); 0: none."""
+    plain_layers: tuple[int, ...] = ()
+    """Layers of a mixture that have one MLP all the same."""
+
     windows: tuple[int, ...] = ()
     """For each layer: a token sees so many positions, its own among them; 0: all before it. (): all 0."""
     attention_scale: float | None = None
@@ -92,6 +104,7 @@ class ModelConfig:
             if value is not None and not (isinstance(value, float) and low <= value <= high):
                 raise self._broken(f"{field} is {value!r:.60}; it must lie between {low:g} and {high:g}")
         self._check_rope()
+        self._check_experts()
         if self.windows and (
             len(self.windows) != self.num_hidden_layers
             or not all(0 <= window <= _LIMITS["max_position_embeddings"] for window in self.windows)
@@ -117,6 +130,25 @@ class ModelConfig:
         ):
             raise self._broken(f"original_max_position_embeddings is {length!r:.60}")
 
+    def _check_experts(self) -> None:
+        for field in ("num_experts", "num_experts_per_tok", "moe_intermediate_size"):
+            value, least = getattr(self, field), 1 if self.num_experts else 0
+            if type(value) is not int or not least <= value <= _EXPERT_LIMITS[field]:
+                raise self._broken(
+                    f"{field} is {value!r:.60}; it must lie between {least} and {_EXPERT_LIMITS[field]:,}"
+                )
+        shared = self.shared_expert_intermediate_size
+        if type(shared) is not int or not 0 <= shared <= _EXPERT_LIMITS["moe_intermediate_size"]:
+            raise self._broken(f"shared_expert_intermediate_size is {shared!r:.60}")
+        if self.num_experts * self.num_hidden_layers > _MOST_EXPERTS:
+            raise self._broken(
+                f"it has {self.num_experts:,} experts in each of {self.num_hidden_layers:,} layers"
+            )
+        if self.num_experts_per_tok > self.num_experts:
+            raise self._broken(f"{self.num_experts_per_tok} of {self.num_experts} experts cannot be chosen")
+        if not all(type(i) is int and 0 <= i < self.num_hidden_layers for i in self.plain_layers):
+            raise self._broken("it names layers without experts that it has not")
+
     def _broken(self, what: str) -> FileFormatError:
         return FileFormatError(f"The configuration of {self.name} makes no sense: {what}.")
 
@@ -124,6 +156,13 @@ class ModelConfig:
     def rotated(self) -> int:
         """How many numbers of a head turn."""
         return self.head_dim if self.rotary_dim is None else self.rotary_dim
+
+    @property
+    def active_parameters(self) -> int:
+        """How many weights a token passes through: of a mixture, those of its chosen experts."""
+        mixed = self.num_hidden_layers - len(self.plain_layers)
+        idle = (self.num_experts - self.num_experts_per_tok) * mixed
+        return self.parameters - idle * 3 * self.hidden_size * self.moe_intermediate_size
 
     @property
     def longest_context(self) -> int:
@@ -166,6 +205,9 @@ _LIMITS = {
     "num_attention_heads": 4096, "num_key_value_heads": 4096, "head_dim": 1024,
     "max_position_embeddings": 2**27,
 }  # fmt: skip
+_MOST_EXPERTS = 2**16
+"""Of all layers together: the largest models have 25,000."""
+_EXPERT_LIMITS = {"num_experts": 4096, "num_experts_per_tok": 1024, "moe_intermediate_size": 2**20}
 _RANGES = {
     "rms_norm_eps": (0.0, 1.0), "rope_theta": (1.0, 1e12), "local_rope_theta": (1.0, 1e12),
     "rope_scale": (1e-6, 1e6), "attention_scale": (1e-6, 1e6), "attention_softcap": (0.0, 1e6),

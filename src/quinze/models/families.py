@@ -44,10 +44,28 @@ _GEMMA_DEFAULTS: dict[str, Any] = {
 _GEMMA: dict[str, Any] = {"activation": "gelu"}
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(gguf_interleaved=True),
+    # As GGUF, Mixtral is a Llama with experts.
+    "llama": Family(gguf_interleaved=True, gguf_defaults={"expert_weights_norm": True}),
     "mistral": Family(defaults={"sliding_window": 4096, "max_position_embeddings": 131_072}),
     "qwen2": Family(traits={"qkv_bias": True}),
     "qwen3": Family(traits={"qk_norm": "head"}, defaults={"head_dim": 128}),
+    "mixtral": Family(
+        traits={"norm_topk_prob": True},
+        defaults={"num_experts": 8, "num_experts_per_tok": 2, "max_position_embeddings": 131_072},
+    ),
+    "qwen2moe": Family(
+        traits={"qkv_bias": True},
+        defaults={
+            "num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
+        },
+    ),
+    "qwen3moe": Family(
+        traits={"qk_norm": "head"},
+        defaults={"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
+        gguf_defaults={"expert_weights_norm": True},
+    ),
+    "olmoe": Family(traits={"qk_norm": "all"}, defaults={"num_experts": 64, "num_experts_per_tok": 8}),
     "phi3": Family(),
     "gemma": Family(
         traits=_GEMMA,
@@ -96,14 +114,15 @@ FAMILIES: dict[str, Family] = {
 }  # fmt: skip
 """By the name that GGUF and config.json give them."""
 
-SAME = {"gemma3_text": "gemma3"}
+SAME = {"gemma3_text": "gemma3", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"}
 """Other names in config.json for one of these."""
 RENAMED = {
     "n_embd": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers",
     "n_positions": "max_position_embeddings", "n_inner": "intermediate_size",
     "layer_norm_epsilon": "rms_norm_eps", "activation_function": "hidden_act",
+    "num_local_experts": "num_experts",
 }  # fmt: skip
-"""GPT-2's words in config.json, and everybody else's."""
+"""GPT-2's and Mixtral's words in config.json, and everybody else's."""
 
 
 def family(name: str, architecture: str) -> Family:

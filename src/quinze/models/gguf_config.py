@@ -34,8 +34,6 @@ def from_gguf(
     kind = family(name, architecture)
     values = {**kind.gguf_defaults, **_without_prefix(metadata, architecture)}
     read = Fields(name, values)
-    if read.number("expert_count", 0):
-        raise unsupported(name, "is a mixture of experts")
     heads, hidden = read.number("attention.head_count"), read.number("embedding_length")
     head_dim = read.number("attention.key_length", hidden // max(heads, 1))
     if read.number("attention.value_length", head_dim) != head_dim:
@@ -46,7 +44,7 @@ def from_gguf(
     numbers: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": hidden,
-        "intermediate_size": read.number("feed_forward_length"),
+        "intermediate_size": read.number("feed_forward_length", read.number("expert_feed_forward_length", 0)),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": read.number("attention.head_count_kv", heads),
@@ -62,6 +60,7 @@ def from_gguf(
         "attention_softcap": read.real("attn_logit_softcapping", 0.0),
         "logit_softcap": read.real("final_logit_softcapping", 0.0),
     }
+    numbers |= _experts(read, numbers["intermediate_size"], tensors)
     numbers |= {**derived(kind, hidden), **kind.traits}
     if not kind.traits.get("learned_positions"):
         numbers |= _rope(read, head_dim, long_factors)
@@ -73,6 +72,29 @@ def from_gguf(
         rope_interleaved=kind.gguf_interleaved,
         **{"rope_theta": 10_000.0, **numbers},
     )
+
+
+def _experts(read: Fields, inner: int, tensors: Collection[str]) -> dict[str, Any]:
+    """What a mixture of experts has besides; empty for a model that is none."""
+    experts, layers = read.number("expert_count", 0), read.number("block_count")
+    if not experts:
+        return {}
+    plain_shares = read.real("expert_weights_scale", 1.0) in (0, 1)
+    if read.number("expert_gating_func", 1) not in (0, 1) or not plain_shares:
+        raise unsupported(read.name, "weighs its experts in a way of its own")
+    each = read.number("expert_feed_forward_length", inner)
+    has_shared = any("shared_expert_gate" in name for name in tensors)
+    shared = read.number("expert_shared_feed_forward_length", 0) if has_shared else 0
+    plain = tuple(i for i in range(min(layers, 2**12)) if f"model.layers.{i}.mlp.gate.weight" not in tensors)
+    return {
+        "num_experts": experts,
+        "num_experts_per_tok": read.number("expert_used_count"),
+        "moe_intermediate_size": each,
+        "norm_topk_prob": read.flag("expert_weights_norm", False),
+        "shared_expert_intermediate_size": shared,
+        "plain_layers": plain,
+        "intermediate_size": inner if plain else each,
+    }
 
 
 def _without_prefix(metadata: Mapping[str, Any], architecture: str) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from quinze.models.fields import Fields
 from quinze.models.rope import scaling
 
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu"}
-NOT_YET = ("add_cross_attention", "scale_attn_by_inverse_layer_idx", "use_bidirectional_attention")
+NOT_YET = (
+    "add_cross_attention",
+    "clip_qkv",
+    "scale_attn_by_inverse_layer_idx",
+    "use_bidirectional_attention",
+)
 """Switches that change what is computed."""
 
 
@@ -52,6 +57,7 @@ def from_hugging_face(name: str, config: Mapping[str, Any]) -> ModelConfig:
         "attention_softcap": read.real("attn_logit_softcapping", 0.0),
         "logit_softcap": read.real("final_logit_softcapping", 0.0),
     }
+    numbers |= _experts(read, numbers["intermediate_size"])
     numbers |= {**derived(kind, hidden), **kind.traits, **kind.folder_traits}
     if not kind.traits.get("learned_positions"):
         numbers |= _rope(read, head_dim)
@@ -63,6 +69,27 @@ def from_hugging_face(name: str, config: Mapping[str, Any]) -> ModelConfig:
         rope_interleaved=False,
         **{"rope_theta": 10_000.0, **numbers},
     )
+
+
+def _experts(read: Fields, inner: int) -> dict[str, Any]:
+    """What a mixture of experts has besides; empty for a model that is none."""
+    experts = read.number("num_experts", 0)
+    if not experts:
+        return {}
+    each, layers = read.number("moe_intermediate_size", inner), read.number("num_hidden_layers")
+    named, step = read.values.get("mlp_only_layers") or [], max(1, read.number("decoder_sparse_step", 1))
+    if not isinstance(named, list) or len(named) > 2**12 or not all(type(i) is int for i in named):
+        raise FileFormatError(f"mlp_only_layers of {read.name} is {named!r:.60}; it must list numbers.")
+    plain = tuple(i for i in range(min(layers, 2**12)) if i in named or (i + 1) % step)
+    return {
+        "num_experts": experts,
+        "num_experts_per_tok": read.number("num_experts_per_tok"),
+        "moe_intermediate_size": each,
+        "norm_topk_prob": read.flag("norm_topk_prob", False),
+        "shared_expert_intermediate_size": read.number("shared_expert_intermediate_size", 0),
+        "plain_layers": plain,
+        "intermediate_size": inner if plain else each,
+    }
 
 
 def _refuse_what_we_cannot(name: str, values: Mapping[str, Any], kind: Family) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from quinze.errors import FileFormatError
 from quinze.formats.checkpoint import Tensor
 from quinze.models.config import ModelConfig
+from quinze.models.expert_names import experts_apart, of_gguf, of_mixtral
 
 GGUF_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -66,12 +67,12 @@ def from_gguf_names(tensors: Mapping[str, Tensor], architecture: str) -> dict[st
 
 
 def _of_gguf(name: str, architecture: str, all_: Mapping[str, Tensor]) -> str:
-    layer = re.fullmatch(r"blk\.(\d{1,4})\.(\w+)\.(weight|bias)", name)
+    layer = re.fullmatch(r"blk\.(\d{1,4})\.([\w.]+)\.(weight|bias)", name)
     if layer is None:
         stem, _, part = name.rpartition(".")
         return f"{GGUF_NAMES[stem]}.{part}" if stem in GGUF_NAMES else name
     index, stem, part = layer.groups()
-    found = GGUF_LAYER_NAMES.get(stem)
+    found = GGUF_LAYER_NAMES.get(stem) or of_gguf(stem)
     if stem == "ffn_norm" and f"blk.{index}.post_ffw_norm.weight" in all_:
         found = "pre_feedforward_layernorm"
     if stem == "ffn_up" and architecture in FUSED_UP and f"blk.{index}.ffn_gate.weight" not in all_:
@@ -102,7 +103,7 @@ def from_hugging_face_names(tensors: Mapping[str, Tensor], config: ModelConfig) 
         found = _renamed(kept, {name: _of_gpt2(name) for name in kept})
         found = {name: _turned(t) if _lies_turned(name, t) else t for name, t in found.items()}
     else:
-        found = _renamed(kept, {name: of_words(name) for name in kept})
+        found = _renamed(kept, {name: of_mixtral(of_words(name)) for name in kept})
     if config.tie_word_embeddings:
         found.pop("lm_head.weight", None)
     return found
@@ -163,14 +164,14 @@ def fused_rows(config: ModelConfig) -> dict[str, dict[str, int]]:
 
 
 def parted(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Fused tensors as views of their parts: queries, keys and values; gate and up."""
+    """Fused tensors as views of their parts: queries, keys and values; gate and up; experts."""
     fused = fused_rows(config)
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stem, _, part = name.rpartition(".")
         whole = next((whole for whole in fused if stem.endswith("." + whole)), None)
         if whole is None:
-            found[name] = tensor
+            found |= experts_apart(tensor, config) or {name: tensor}
             continue
         before = stem.removesuffix(whole)
         parts = {f"{before}{piece}.{part}": rows for piece, rows in fused[whole].items()}

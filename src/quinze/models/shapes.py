@@ -16,14 +16,16 @@ Shape = tuple[int, ...]
 def shapes(config: ModelConfig) -> dict[str, Shape]:
     """name -> shape of every tensor. Matrices are (rows, cols): out features, in features."""
     hidden = config.hidden_size
-    layer = _attention(config) | _mlp(config)
+    layer = _attention(config)
     for name in _norms(config):
         layer |= _norm(config, name)
+    mlp, experts = _mlp(config), _experts(config) if config.num_experts else {}
     wanted: dict[str, Shape] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
     if config.learned_positions:
         wanted["model.embed_positions.weight"] = (config.max_position_embeddings, hidden)
     for i in range(config.num_hidden_layers):
-        wanted |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+        has = layer | (experts if experts and i not in config.plain_layers else mlp)
+        wanted |= {f"model.layers.{i}.{name}": shape for name, shape in has.items()}
     wanted |= _norm(config, "model.norm")
     if not config.tie_word_embeddings:
         wanted["lm_head.weight"] = (config.vocab_size, hidden)
@@ -63,6 +65,25 @@ def _mlp(config: ModelConfig) -> dict[str, Shape]:
     wanted = _linear("mlp.gate_proj", inner, hidden, config.mlp_bias) if config.gated else {}
     wanted |= _linear("mlp.up_proj", inner, hidden, config.mlp_bias)
     return wanted | _linear("mlp.down_proj", hidden, inner, config.mlp_bias)
+
+
+def _experts(config: ModelConfig) -> dict[str, Shape]:
+    wanted: dict[str, Shape] = {"mlp.gate.weight": (config.num_experts, config.hidden_size)}
+    for i in range(config.num_experts):
+        wanted |= _expert(config, f"mlp.experts.{i}", config.moe_intermediate_size)
+    if config.shared_expert_intermediate_size:
+        wanted |= _expert(config, "mlp.shared_expert", config.shared_expert_intermediate_size)
+        wanted["mlp.shared_expert_gate.weight"] = (1, config.hidden_size)
+    return wanted
+
+
+def _expert(config: ModelConfig, name: str, inner: int) -> dict[str, Shape]:
+    hidden = config.hidden_size
+    return {
+        f"{name}.gate_proj.weight": (inner, hidden),
+        f"{name}.up_proj.weight": (inner, hidden),
+        f"{name}.down_proj.weight": (hidden, inner),
+    }
 
 
 def _linear(name: str, rows: int, cols: int, bias: bool) -> dict[str, Shape]:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quinze.errors import UnsupportedModelError
 from quinze.formats.quants import decode
 from quinze.models.config import ModelConfig
 from quinze.models.families import FAMILIES
@@ -34,6 +35,11 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, context_length: int | None = None) -> None:
         """context_length  granted to it, by which LongRoPE chooses its factors; None: all it was made for."""
         super().__init__()
+        if config.num_experts:
+            raise UnsupportedModelError(
+                f"{config.name} is a mixture of experts, which Quinze runs and does not train.",
+                hint="Train a model of one of the other families.",
+            )
         self.config = config
         self.model = Stack(config, context_length or config.max_position_embeddings)
         self.lm_head = (
