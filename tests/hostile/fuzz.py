@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SECONDS = 20
+"""Of processor time, for one case; by the clock ten times as many, since the machine may be busy."""
 MEMORY = 2 * 2**30
 """Bytes of address space beyond what the child has when it begins."""
 CASES_A_CHILD = 400
@@ -245,7 +246,8 @@ def child(target: str, begin: int, count: int, folder: Path) -> None:
         case = work.case(random.Random(f"{target}:{number}"))
         print(number, flush=True)
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(10 * SECONDS)
         try:
             with contextlib.suppress(QuinzeError):
                 case()
@@ -254,6 +256,7 @@ def child(target: str, begin: int, count: int, folder: Path) -> None:
             print(traceback.format_exc(), file=sys.stderr, flush=True)
             sys.exit(70)
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
@@ -270,7 +273,7 @@ def run(target: str, begin: int, count: int, folder: Path) -> tuple[int, int, st
 def _what_was_wrong(code: int, said: str) -> str:
     if code == 0:
         return ""
-    if code == -signal.SIGALRM:
+    if code in (-signal.SIGPROF, -signal.SIGALRM):
         return f"took more than {SECONDS} seconds"
     if code < 0:
         return f"died of {signal.Signals(-code).name}\n{said[-2000:]}"
