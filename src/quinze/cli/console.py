@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from quinze.errors import QuinzeError
 
@@ -33,9 +34,19 @@ def print_text(text: str = "", *, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
+def print_rich(text: Text) -> None:
+    """A result in colors, where a person looks; the bare text in a pipe."""
+    Console(highlight=False, soft_wrap=True).print(text)
+
+
 def print_json(value: Any) -> None:
     """A result as JSON: numbers and texts as they are, Chinese readable."""
     print_text(json.dumps(msgspec.to_builtins(value, enc_hook=str), ensure_ascii=False, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """One of many results, a line of JSON each."""
+    print_text(json.dumps(msgspec.to_builtins(value, enc_hook=str), ensure_ascii=False))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

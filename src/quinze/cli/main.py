@@ -36,6 +36,13 @@ _COMMANDS = {
     "fit": "fit",
     "embed": "embed",
     "quantize": "quantize",
+    "tokenizer": "tokenizer",
+    "data": "data",
+    "plan": "plan",
+    "train": "train",
+    "doctor": "doctor",
+    "export": "export",
+    "merge": "export",
 }
 """Command -> the module of this room that holds it, loaded when it is called."""
 

@@ -305,7 +305,7 @@ def _value(value: Any) -> bytes:
     """Type and value, as a pair holds them."""
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _string(value)
-    if isinstance(value, (list, tuple)) and value and all(isinstance(item, str) for item in value):
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_string, value))
     if isinstance(value, bool):
         value = np.bool_(value)

@@ -101,6 +101,8 @@ class _Keys:
     def get(self, key: str, kind: type) -> Any:
         """None where the key is absent."""
         value = self.metadata.get(f"tokenizer.ggml.{key}")
+        if kind is list and isinstance(value, np.ndarray) and not len(value):
+            return []  # an array of nothing may be of any type
         if value is not None and type(value) is not kind:
             raise FileFormatError(
                 f"tokenizer.ggml.{key} is a {type(value).__name__}; it must be a {kind.__name__}."

@@ -211,7 +211,7 @@ def load_run_config(path: Path) -> RunConfig:
         raise NotFoundError(f"There is no {path}.", hint="Check the path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise InvalidRequestError(f"{path} cannot be read as TOML: {error}.") from None
-    return run_config(_anchored(table, path.parent), str(path))
+    return run_config(anchored(table, path.parent), str(path))
 
 
 def run_config(table: Mapping[str, Any], name: str = "The run") -> RunConfig:
@@ -224,7 +224,7 @@ def run_config(table: Mapping[str, Any], name: str = "The run") -> RunConfig:
         raise InvalidRequestError(f"{name} is not right: {said}.") from None
 
 
-def _anchored(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+def anchored(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths that are not absolute begin where the file lies."""
     found = dict(table)
     for section, keys in (("data", ("folder", "tokenizer")), ("model", ("base",))):
