@@ -29,7 +29,8 @@ def doctor(
 ) -> None:  # fmt: skip
     """Read the log of a run and tell what it shows.
 
-    PATH is the folder of a run, its metrics.jsonl, or a trainer_state.json of Hugging Face's Trainer. Exit code 10 if anything was found that a run should be stopped for.
+    PATH is the folder of a run, its metrics.jsonl, or a trainer_state.json of Hugging Face's Trainer. Exit
+    code 10 if anything was found that a run should be stopped for.
     """
     from quinze.service.training import need_torch
 

@@ -68,9 +68,10 @@ def train(folder: Path, sources: tuple[str, ...], kind: str, vocab_size: int | N
             for name, worth in report.held_out.items()
         ],
     )
+    longest = ", ".join(map(repr, report.longest[:5]))
     console.remark(
         f"{report.vocab_size:,} tokens from {report.characters:,} characters; {report.unused:,} of them "
-        f"were not needed for the text that was kept apart. Longest: {', '.join(map(repr, report.longest[:5]))}."
+        f"were not needed for the text that was kept apart. Longest: {longest}."
     )
     console.remark(f"Next: quinze data prepare DATA {' '.join(sources)} --tokenizer {folder}")
 
