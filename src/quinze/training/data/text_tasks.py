@@ -24,8 +24,8 @@ from quinze.training.data.manifest import Dropped, PrepareSettings
 
 LEAK_GRAM = 13
 """Words of a run that counts as a leak when training and validation text share it (Brown et al. 2020)."""
-LINE_FROM = 12
-"""Letters of a line that may be boilerplate; shorter ones repeat rightly, as headings do."""
+LINE_FROM = 40
+"""UTF-8 bytes of a line that may be boilerplate; shorter ones repeat rightly, as headings do."""
 DROP, TRAIN, VAL, BOTH = range(4)
 """What becomes of a document; BOTH: its beginning is learned and its end kept for validation."""
 
@@ -117,8 +117,12 @@ def content_hash(text: str) -> int:
 
 def line_hashes(text: str) -> npt.NDArray[np.uint64]:
     """Of each different line that is long enough to be boilerplate."""
-    lines = {line.strip() for line in text.split("\n") if len(line) >= LINE_FROM}
-    return np.array([content_hash(line) for line in lines if len(line) >= LINE_FROM], np.uint64)
+    lines = {line.strip() for line in text.split("\n")}
+    return np.array([content_hash(line) for line in lines if _is_long(line)], np.uint64)
+
+
+def _is_long(line: str) -> bool:
+    return len(line.encode()) >= LINE_FROM
 
 
 def parts(text: str, fate: int, val_fraction: float) -> list[tuple[str, str]]:
@@ -202,11 +206,7 @@ def _pieces(text: str, size: int = MAX_TEXT // 8) -> Iterable[str]:
 
 def _without(item: Text, unwanted: frozenset[int], drops: Drops) -> str:
     lines = item.text.split("\n")
-    kept = [
-        line
-        for line in lines
-        if len(line) < LINE_FROM or len(line.strip()) < LINE_FROM or content_hash(line) not in unwanted
-    ]
+    kept = [line for line in lines if not _is_long(line.strip()) or content_hash(line) not in unwanted]
     if len(kept) == len(lines):
         return item.text
     gone = set(lines) - set(kept)

@@ -23,7 +23,7 @@ from quinze.training.data.manifest import NAME, Manifest, PrepareSettings, file_
 from quinze.training.data.sources import Source
 from quinze.training.data.text_tasks import sync
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised with every change after which the same sources would give other files."""
 
 
