@@ -86,16 +86,23 @@ std::function<bool()> throttled(const nb::object& cancelled) {
     };
 }
 
-bool forward(PyDecoder& self, PyCache& cache, const Ids& given, const nb::object& cancelled) {
+// With the mutex held: nobody takes it away during the computation.
+void check_adapter(const PyDecoder& self, int32_t adapter) {
+    if (adapter != -1 && !self.decoder.has_adapter(adapter))
+        throw std::invalid_argument("there is no adapter " + std::to_string(adapter));
+}
+
+bool forward(PyDecoder& self, PyCache& cache, const Ids& given, const nb::object& cancelled, int32_t adapter) {
     check_ids(self, cache, given);
     const std::vector<int32_t> ids(given.data(), given.data() + given.shape(0));  // another thread may write to the array
     const std::function<bool()> stop = throttled(cancelled);
     nb::gil_scoped_release release;
     const std::lock_guard lock(self.mutex);
-    return self.decoder.forward(cache.cache, ids.data(), static_cast<int64_t>(ids.size()), nullptr, stop);
+    check_adapter(self, adapter);
+    return self.decoder.forward(cache.cache, ids.data(), static_cast<int64_t>(ids.size()), nullptr, stop, false, adapter);
 }
 
-NewFloats forward_all(PyDecoder& self, PyCache& cache, const Ids& given) {
+NewFloats forward_all(PyDecoder& self, PyCache& cache, const Ids& given, int32_t adapter) {
     check_ids(self, cache, given);
     const std::vector<int32_t> ids(given.data(), given.data() + given.shape(0));
     const size_t T = ids.size(), V = static_cast<size_t>(self.decoder.config().vocab);
@@ -103,9 +110,48 @@ NewFloats forward_all(PyDecoder& self, PyCache& cache, const Ids& given) {
     {
         nb::gil_scoped_release release;
         const std::lock_guard lock(self.mutex);
-        self.decoder.forward(cache.cache, ids.data(), static_cast<int64_t>(T), logits.get(), nullptr);
+        check_adapter(self, adapter);
+        self.decoder.forward(cache.cache, ids.data(), static_cast<int64_t>(T), logits.get(), nullptr, false, adapter);
     }
     return give(std::move(logits), {T, V});
+}
+
+using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+LowRank read_low_rank(const Weight& w, const std::string& name, const nb::tuple& given) {
+    if (given.size() != 3) throw std::invalid_argument(name + " is not (A, B, share)");
+    const Matrix a = nb::cast<Matrix>(given[0]), b = nb::cast<Matrix>(given[1]);
+    const int64_t rank = static_cast<int64_t>(a.shape(0));
+    if (rank < 1 || rank > kMaxRank || static_cast<int64_t>(a.shape(1)) != w.cols ||
+        static_cast<int64_t>(b.shape(0)) != w.rows || static_cast<int64_t>(b.shape(1)) != rank)
+        throw std::invalid_argument("the adapter of " + name + " has other sizes than its weight");
+    LowRank part{rank, {a.data(), a.data() + a.size()}, {b.data(), b.data() + b.size()}, {}};
+    if (!given[2].is_none()) {
+        const Floats1 share = nb::cast<Floats1>(given[2]);
+        if (static_cast<int64_t>(share.size()) != w.rows) throw std::invalid_argument("share of " + name + " has another size");
+        part.share.assign(share.data(), share.data() + share.size());
+    }
+    return part;
+}
+
+int32_t add_adapter(PyDecoder& self, const nb::dict& parts) {
+    Adapter adapter;
+    size_t found = 0;
+    for (const auto& [w, name] : self.decoder.named())
+        if (parts.contains(name.c_str())) {
+            adapter[w] = read_low_rank(*w, name, nb::cast<nb::tuple>(parts[name.c_str()]));
+            found++;
+        }
+    if (found != parts.size() || found == 0) throw std::invalid_argument("an adapter names a weight that the model does not have");
+    nb::gil_scoped_release release;
+    const std::lock_guard lock(self.mutex);
+    return self.decoder.add_adapter(std::move(adapter));
+}
+
+void remove_adapter(PyDecoder& self, int32_t index) {
+    nb::gil_scoped_release release;
+    const std::lock_guard lock(self.mutex);
+    self.decoder.remove_adapter(index);
 }
 
 void observe(PyDecoder& self) {
@@ -204,6 +250,7 @@ nb::object step_all(PyDecoder& self, const nb::list& given, const nb::object& ca
     {
         nb::gil_scoped_release release;
         const std::lock_guard lock(self.mutex);
+        for (const StepPiece& piece : pieces) check_adapter(self, piece.adapter);
         for (StepPiece& piece : pieces) piece.cache->reserve(static_cast<int64_t>(piece.ids.size()));
         done = step(self.decoder, pieces, stop);
     }
@@ -287,14 +334,17 @@ NB_MODULE(_C, m) {
         .def_prop_ro("threads", [](const PyDecoder& self) { return self.decoder.threads(); })
         .def_prop_ro("kernels", [](const PyDecoder& self) { return std::string(self.decoder.kernels().name); })
         .def("cache", &make_cache, "type"_a = "f16")
-        .def("forward", &forward, "cache"_a, "ids"_a, "cancelled"_a = nb::none(),
+        .def("forward", &forward, "cache"_a, "ids"_a, "cancelled"_a = nb::none(), "adapter"_a = -1,
              "Appends ids to the cache; False if `cancelled()` said yes on the way.")
-        .def("forward_all", &forward_all, "cache"_a, "ids"_a, "The same; returns the logits of every id, (T, V).")
+        .def("forward_all", &forward_all, "cache"_a, "ids"_a, "adapter"_a = -1, "The same; returns the logits of every id, (T, V).")
         .def("forward_hidden", &forward_hidden, "cache"_a, "ids"_a, "cancelled"_a = nb::none(),
              "The same; returns what the head would read of every id, (T, C); no rows if `cancelled()` said yes on the way.")
         .def("sample", &sample, "cache"_a, "sampler"_a, "mask"_a = nb::none(),
              "Chooses and accepts the id after the last one; mask (ceil(V / 32),): a bit for each id that may be chosen.")
         .def("truncate", &shorten, "cache"_a, "length"_a)
+        .def("add_adapter", &add_adapter, "parts"_a,
+             "name of a weight -> (A (rank, cols), B (rows, rank), share (rows,) or None); returns the adapter's number.")
+        .def("remove_adapter", &remove_adapter, "adapter"_a)
         .def("observe", &observe, "Sums up from now on what each weight is multiplied with.")
         .def("observed", &observed, "name -> (sums of squares of its inputs (cols,), tokens) since `observe`.")
         .def_prop_ro("cache_bytes", [](const PyDecoder& self) { return self.pages->load(); }, "Of the pages of all caches.")

@@ -12,7 +12,7 @@ Decoder::Decoder(DecoderConfig config, DecoderWeights weights, const Kernels& ke
 }
 
 bool Decoder::forward(Cache& cache, const int32_t* ids, int64_t n, float* all, const std::function<bool()>& cancelled,
-                      bool hidden) {
+                      bool hidden, int32_t adapter) {
     const int64_t each = hidden ? config_.hidden : config_.vocab;
     cache.reserve(n);
     cache.logits.clear();
@@ -20,6 +20,7 @@ bool Decoder::forward(Cache& cache, const int32_t* ids, int64_t n, float* all, c
         Piece piece{&cache, ids + done, std::min(n - done, kMaxTokens)};
         piece.together = n > 1 || all;
         piece.all = all != nullptr;
+        piece.adapter = adapter;
         piece.wanted = all ? piece.n : done + piece.n == n ? 1 : 0;
         if (!all && piece.wanted) cache.logits.resize(config_.vocab);
         if (!forward({piece}, all ? all + done * each : cache.logits.data(), cancelled, hidden)) {
@@ -55,6 +56,7 @@ void Decoder::begin(const std::vector<Piece>& pieces) {
     rows_.clear();
     stretches_.clear();
     alone_ = 0;
+    adapting_ = std::any_of(pieces.begin(), pieces.end(), [](const Piece& piece) { return piece.adapter >= 0; });
     for (const Piece& piece : pieces) {
         const int64_t past = piece.cache->length();
         stretches_.push_back({piece.cache, static_cast<int64_t>(rows_.size()), piece.n, past, piece.together});

@@ -7,6 +7,7 @@
 #include <functional>
 #include <vector>
 
+#include "adapter.h"
 #include "cache.h"
 #include "decoder_config.h"
 #include "experts.h"
@@ -64,7 +65,13 @@ public:
     // The same for one sequence and any number of ids. Logits go to cache.logits (of the last token), or, unless null, to
     // all (n, V). When cancelled the cache holds the blocks that were finished. With `hidden`, all (n, C) gets what the head
     // would read, and there are no logits.
-    bool forward(Cache& cache, const int32_t* ids, int64_t n, float* all, const std::function<bool()>& cancelled, bool hidden = false);
+    bool forward(Cache& cache, const int32_t* ids, int64_t n, float* all, const std::function<bool()>& cancelled, bool hidden = false,
+                 int32_t adapter = -1);
+
+    int32_t add_adapter(Adapter adapter);  // its number for pieces; one that was removed may be given again
+    void remove_adapter(int32_t index);
+    bool has_adapter(int32_t index) const;
+    std::vector<std::pair<const Weight*, std::string>> named() const { return named_weights(weights_); }
 
     const DecoderConfig& config() const { return config_; }
     int64_t positions() const { return weights_.positions.rows; }  // where they are learned there are no more; else 0
@@ -80,6 +87,7 @@ private:
     struct Row { Cache* cache; int64_t position; int32_t adapter; };
     // Rows that follow each other in one sequence.
     struct Stretch { const Cache* cache; int64_t row, n, past; bool together; };
+    struct Low { const Weight* w; std::vector<float> values; };  // A x (T, max_rank_) for one of the weights that read x
     struct Merge { int64_t at, parts, rows, tile_row0, head; const Stretch* stretch; };
     struct Attending { AttentionTask task; int64_t at; const Merge* merge; };
 
@@ -94,6 +102,10 @@ private:
     void quantize(const float* x, int64_t cols, int64_t T, std::initializer_list<const Weight*> readers);
     void prepare(const float* x, int64_t t, bool quantized, bool wide);
     Activations input_from(int64_t t) const;
+    const LowRank* low_rank(int64_t t, const Weight& w) const;
+    void await(std::initializer_list<const Weight*> readers, int64_t T);
+    void reduce(int64_t t);
+    void expand(const Weight& w, int64_t row0, int64_t row1, int64_t T, float* y, int thread);
     bool same_sums(Type type) const;
     void multiply(const Weight& w, int64_t row0, int64_t row1, int64_t T, float* y, int thread);
     int64_t rows_at_once(int64_t rows, int64_t bytes, int64_t T) const;
@@ -111,6 +123,11 @@ private:
     ThreadPool pool_;
     std::vector<Bytes> scratch_;  // one a thread
     Mixture mixture_{config_, kernels_, pool_, scratch_};
+
+    std::vector<std::unique_ptr<Adapter>> adapters_;  // null where one was removed
+    int64_t max_rank_ = 0;
+    bool adapting_ = false;  // a row of the step at hand passes through one
+    std::vector<Low> lows_;
 
     // The step at hand. Its first `alone_` rows are computed each by itself, the others together.
     std::vector<Row> rows_;

@@ -28,7 +28,12 @@ void Decoder::prepare(const float* x, int64_t t, bool quantized, bool wide) {
 void Decoder::quantize(const float* x, int64_t cols, int64_t T, std::initializer_list<const Weight*> readers) {
     const bool quantized = any_quantized(readers), wide = (T > 1 || alone_ == 0) && any_wide(readers);
     input_ = {cols, x, q8_.data(), q16_.data(), scale_.data(), sum8_.data(), minus32_.data()};
-    if (quantized) pool_.run(T, [&](int64_t t, int) { prepare(x, t, quantized, wide); });
+    if (adapting_) await(readers, T);
+    if (quantized || adapting_)
+        pool_.run(T, [&](int64_t t, int) {
+            prepare(x, t, quantized, wide);
+            if (adapting_) reduce(t);
+        });
 }
 
 void Decoder::normalize_row(const Norm& norm, const float* x, float* y) {
@@ -42,9 +47,11 @@ void Decoder::normalize(const float* x, const Norm& norm, int64_t T, std::initia
     const bool quantized = any_quantized(readers), wide = (T > 1 || alone_ == 0) && any_wide(readers);
     const int64_t C = config_.hidden;
     input_ = {C, normed_.data(), q8_.data(), q16_.data(), scale_.data(), sum8_.data(), minus32_.data()};
+    if (adapting_) await(readers, T);
     pool_.run(T, [&](int64_t t, int) {
         normalize_row(norm, x + t * C, normed_.data() + t * C);
         prepare(normed_.data(), t, quantized, wide);
+        if (adapting_) reduce(t);
     });
 }
 
@@ -65,6 +72,7 @@ void Decoder::multiply(const Weight& w, int64_t row0, int64_t row1, int64_t T, f
     for (int64_t t = 0; t < alone; t++) kernels_.gemv[type](w, row0, row1, input_from(t), y + t * w.rows + row0);
     if (T > alone)
         kernels_.gemm[type](w, row0, row1, input_from(alone), T - alone, y + alone * w.rows + row0, w.rows, scratch_[thread].get());
+    if (adapting_) expand(w, row0, row1, T, y, thread);
 }
 
 // Whether gemm gives the bits of gemv.

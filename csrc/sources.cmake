@@ -3,6 +3,7 @@ add_library(quinze_kernels STATIC
   csrc/kernels_scalar.cpp
   csrc/kernels_packed.cpp
   csrc/dispatch.cpp
+  csrc/adapter.cpp
   csrc/cache.cpp
   csrc/decoder.cpp
   csrc/decoder_attention.cpp

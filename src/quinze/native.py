@@ -23,6 +23,10 @@ Weight = tuple[int, int, int, npt.NDArray[np.uint8]]
 """(type, rows, cols, bytes); a vector has one row."""
 
 
+LowRank = tuple[Floats, Floats, "Floats | None"]
+"""(A (rank, cols), B (rows, rank) with the scale in it, share (rows,) of the model's own product or None)."""
+
+
 class Cache(Protocol):
     """The keys and values of one sequence."""
 
@@ -70,11 +74,13 @@ class Decoder(Protocol):
     @property
     def kernels(self) -> str: ...
     def cache(self, type: str = "f16") -> Cache: ...  # noqa: A002 (the field's own name)
-    def forward(self, cache: Cache, ids: Ids, cancelled: Callable[[], bool] | None = None) -> bool:
+    def forward(
+        self, cache: Cache, ids: Ids, cancelled: Callable[[], bool] | None = None, adapter: int = -1
+    ) -> bool:
         """Append ids to the cache; False if `cancelled()` said yes at a layer on the way."""
         ...
 
-    def forward_all(self, cache: Cache, ids: Ids) -> Floats:
+    def forward_all(self, cache: Cache, ids: Ids, adapter: int = -1) -> Floats:
         """The same, returning the logits of every id (T, V)."""
         ...
 
@@ -90,6 +96,14 @@ class Decoder(Protocol):
         ...
 
     def truncate(self, cache: Cache, length: int) -> None: ...
+    def add_adapter(self, parts: Mapping[str, LowRank]) -> int:
+        """name of a weight -> what is added to its product, for the ids that come with this number."""
+        ...
+
+    def remove_adapter(self, adapter: int) -> None:
+        """Its number may be given again: no sequence may carry it any more."""
+        ...
+
     def observe(self) -> None:
         """Sum up from now on what each weight is multiplied with."""
         ...
