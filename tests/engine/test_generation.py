@@ -147,16 +147,6 @@ def test_cancel_within_a_prefill(random_gguf: Callable[[str], Path]) -> None:
     assert following.cached_tokens == 0
 
 
-def test_cancel_while_waiting_for_a_turn(engine: Engine) -> None:
-    cancel = threading.Event()
-    waiting = engine.generate([1], GREEDY, cancel=cancel)
-    with engine._turns.turn() as granted:
-        assert granted
-        threading.Timer(0.05, cancel.set).start()
-        assert list(waiting) == []
-    assert waiting.finish_reason == "cancelled"
-
-
 def test_close_from_another_thread_ends_the_iteration(engine: Engine) -> None:
     generation = engine.generate([1], GREEDY)
     next(generation)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quinze.engine.engine import Logprobs
+from quinze.engine.sequence import Logprobs
 from quinze.llm.context import open_ledger
 from quinze.llm.reply import reply, whole
 from quinze.llm.stops import Stops
@@ -32,6 +32,8 @@ class Says:
     finish_reason: Any = None
     prompt_tokens: int = 10
     cached_tokens: int = 0
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
     completion_tokens: int = 0
     prefill_seconds: float = 0.5
     decode_seconds: float = 0.25

@@ -14,41 +14,38 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-import time
-from collections.abc import Collection, Iterator, Sequence
-from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from collections import abc
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 
 from quinze import native
 from quinze.engine.constraints import Constraint
+from quinze.engine.generation import Generation
 from quinze.engine.packed import Packed
-from quinze.engine.sampling import SamplingParams
-from quinze.engine.turns import Turns
-from quinze.errors import (
-    ContextLengthError,
-    FileFormatError,
-    InvalidRequestError,
-    TooLargeError,
-    UnsupportedModelError,
-)
+from quinze.engine.sampling import SamplingParams, speculation_of
+from quinze.engine.scheduler import STEP_TOKENS, Scheduler
+from quinze.engine.sequence import Sequence
+from quinze.engine.speculation import PromptLookup
+from quinze.errors import ContextLengthError, InvalidRequestError, UnsupportedModelError
 from quinze.formats.checkpoint import Tensor, TensorType
 from quinze.formats.quants import decode
 from quinze.models.config import ModelConfig
 from quinze.models.weights import Model
 
-FinishReason = Literal["stop", "length", "cancelled"]
-
 PENALTY_WINDOW = 256
 """Tokens that the repetition penalty looks back on (csrc/sampling.h)."""
-PREFILL_STEP = 256
-"""Tokens of a prompt that are computed in one turn, so that others get theirs in between."""
+PREFILL_STEP = STEP_TOKENS
+"""Tokens of a prompt that are computed at once."""
+KV_TYPES = ("f16", "q8_0", "f32")
+DEFAULT_KV_TYPE = "f16"
+PREFIX_BYTES = 2**30
+"""For the keys and values of sequences that ended, so that others may begin with them."""
 
 
 class Engine:
-    """One loaded model. Generations may run side by side in several threads: they take turns by the token."""
+    """One loaded model. Generations of many threads run side by side: a pass over the weights serves all."""
 
     def __init__(
         self,
@@ -57,12 +54,19 @@ class Engine:
         context_length: int | None = None,
         threads: int | None = None,
         kernels: str = "auto",
-        kv_type: str = "f16",
+        kv_type: str = DEFAULT_KV_TYPE,
+        kv_bytes: int | None = None,
+        prefix_bytes: int = PREFIX_BYTES,
+        speculation: str = "auto",
         packed: Packed | None = None,
     ) -> None:
-        """threads None: every core that this process may use. kv_type: "f16" or "f32".
+        """threads None: every core that this process may use.
 
-        packed  matrices that take the place of the file's own (packed.py)
+        kv_type       of keys and values: "f16", "q8_0" (half of that) or "f32"
+        kv_bytes      most memory for them, of all generations; None: as much as there is
+        prefix_bytes  of that, for generations that ended and whose beginning others may share
+        speculation   "auto": guess what is repeated, where that pays; "off"
+        packed        matrices that take the place of the file's own (packed.py)
         """
         self.config: ModelConfig = model.config
         usual, most = model.config.max_position_embeddings, model.config.longest_context
@@ -72,19 +76,23 @@ class Engine:
                 f"The context length is {context_length}; it must be at least 1.", param="context_length"
             )
         self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
-        if kv_type not in ("f16", "f32"):
-            raise InvalidRequestError(f"kv_type is {kv_type!r}; it must be f16 or f32.", param="kv_type")
-        self._kv_type = kv_type
-        self._turns = Turns()
-        self._kept = _Kept()
+        self._kv_type = kv_type_of(kv_type)
+        self._guesses = speculation_of(speculation) == "auto"
         self._model: Model | None = model  # its mapped file must outlive the decoder
         self._decoder: native.Decoder | None = _decoder(
             model, self.context_length, self.threads, kernels, packed or {}
         )
+        self._scheduler = Scheduler(
+            self._decoder,
+            name=model.config.name,
+            kv_type=kv_type,
+            kv_bytes=kv_bytes,
+            prefix_bytes=prefix_bytes if kv_bytes is None else min(prefix_bytes, kv_bytes // 2),
+        )
 
     def generate(
         self,
-        ids: Sequence[int],
+        ids: abc.Sequence[int],
         params: SamplingParams,
         *,
         stop_ids: Collection[int] = (),
@@ -95,28 +103,41 @@ class Engine:
 
         constraint  what may be said; a fresh one for each generation
 
-        Raises ContextLengthError if the prompt does not fit, InvalidRequestError for ids the model has not.
+        Raises ContextLengthError if the prompt does not fit, TooLargeError if there could never be memory for
+        it, InvalidRequestError for ids the model has not.
         """
-        prompt = self._checked(ids)
+        prompt: list[int] = self._checked(ids).tolist()
         self._check_bias(params)
-        return Generation(self, prompt, params, frozenset(stop_ids), cancel, constraint)
+        self._running()
+        self._scheduler.check_fits(len(prompt))
+        room = self.context_length - len(prompt)
+        guesses = self._guesses and params.speculation == "auto" and constraint is None
+        sequence = Sequence(
+            ids=prompt,
+            prompt=len(prompt),
+            left=room if params.max_tokens is None else min(room, params.max_tokens),
+            sampler=_sampler(params, prompt),
+            stop_ids=frozenset(stop_ids),
+            cancel=cancel,
+            constrained=constraint is not None,
+            wants_logprobs=params.logprobs is not None,
+            lookup=PromptLookup(prompt) if guesses else None,
+        )
+        return Generation(self._scheduler, sequence, constraint)
 
-    def logits(self, ids: Sequence[int]) -> native.Floats:
+    def logits(self, ids: abc.Sequence[int]) -> native.Floats:
         """The logits after each of `ids` (T, V), as one fresh sequence."""
         prompt = self._checked(ids)
-        with self._turns.turn():
-            decoder = self._running()
-            return decoder.forward_all(decoder.cache(self._kv_type), prompt)
+        decoder = self._running()
+        return decoder.forward_all(decoder.cache(self._kv_type), prompt)
 
     def observe(self) -> None:
         """Sum up from now on the squares of what each weight is multiplied with."""
-        with self._turns.turn():
-            self._running().observe()
+        self._running().observe()
 
     def observed(self) -> dict[str, tuple[npt.NDArray[np.float64], int]]:
         """Hugging Face's name of a weight -> (sums of squares (cols,), tokens), since `observe`."""
-        with self._turns.turn():
-            return self._running().observed()
+        return self._running().observed()
 
     def hidden_states(self, ids: Sequence[int], *, cancel: threading.Event | None = None) -> native.Floats:
         """What the head would read after each of `ids` (T, C), as one fresh sequence.
@@ -131,10 +152,9 @@ class Engine:
 
     def close(self) -> None:
         """Give the memory back. A generation under way ends with InvalidRequestError at its next token."""
-        with self._turns.turn():
-            self._kept.drop()
-            self._decoder = None
-            self._model = None
+        self._scheduler.close()
+        self._decoder = None
+        self._model = None
 
     def _running(self) -> native.Decoder:
         if self._decoder is None:
@@ -151,7 +171,7 @@ class Engine:
                 param="logit_bias",
             )
 
-    def _checked(self, ids: Sequence[int]) -> native.Ids:
+    def _checked(self, ids: abc.Sequence[int]) -> native.Ids:
         if len(ids) == 0:
             raise InvalidRequestError(
                 "The prompt is empty.", hint="Give at least one token, such as the model's BOS."
@@ -171,216 +191,34 @@ class Engine:
         return np.asarray(ids, dtype=np.int32)
 
 
-class Logprobs(NamedTuple):
-    """What the model itself thought of a token, before temperature, penalties and bias."""
-
-    id: int
-    logprob: float
-    most_likely: list[tuple[int, float]]
-    """(id, logprob), the likeliest first."""
-
-
-class Generation(Iterator[int]):
-    """One answer being written. Iterate it in one thread; close it, or set `cancel`, from any."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        prompt: native.Ids,
-        params: SamplingParams,
-        stop_ids: frozenset[int],
-        cancel: threading.Event | None,
-        constraint: Constraint | None = None,
-    ) -> None:
-        self.prompt_tokens = len(prompt)
-        self.cached_tokens = 0
-        """Tokens of the prompt that an earlier generation had already computed."""
-        self.completion_tokens = 0
-        self.prefill_seconds = 0.0
-        self.decode_seconds = 0.0
-        self.finish_reason: FinishReason | None = None
-        self.logprobs: Logprobs | None = None
-        """Of the id yielded last, if they were asked for."""
-        self._engine = engine
-        self._ids: list[int] = prompt.tolist()
-        self._stop_ids = stop_ids
-        self._cancel = cancel
-        self._constraint = constraint
-        self._closed = threading.Event()
-        self._cache: native.Cache | None = None
-        self._sampler = native.sampler(
-            temperature=params.temperature,
-            top_k=params.top_k,
-            top_p=params.top_p,
-            min_p=params.min_p,
-            repetition_penalty=params.repetition_penalty,
-            typical_p=params.typical_p,
-            presence_penalty=params.presence_penalty,
-            frequency_penalty=params.frequency_penalty,
-            logit_bias=list((params.logit_bias or {}).items()),
-            logprobs=-1 if params.logprobs is None else params.logprobs,
-            seed=(secrets.randbits(64) if params.seed is None else params.seed) % 2**64,
+def kv_type_of(name: str) -> str:
+    """Raises InvalidRequestError for anything that keys and values cannot be kept in."""
+    if name not in KV_TYPES:
+        raise InvalidRequestError(
+            f"kv_cache_type is {name!r}; it must be {', '.join(KV_TYPES[:-1])} or {KV_TYPES[-1]}.",
+            hint="q8_0 takes half the memory of f16.",
+            param="kv_cache_type",
         )
-        for token in self._ids[-PENALTY_WINDOW:]:
-            self._sampler.read(token)
-        self._tell_logprobs = params.logprobs is not None
-        room = engine.context_length - len(self._ids)
-        self._left = room if params.max_tokens is None else min(room, params.max_tokens)
-
-    def __next__(self) -> int:
-        if self.finish_reason is not None:
-            raise StopIteration
-        if self._left <= 0:
-            self._finish("length")
-            raise StopIteration
-        try:
-            token = self._next_token()
-            ended = token is None or token in self._stop_ids or self._completes(token)
-        except BaseException:
-            self._finish("cancelled", keep=False)
-            raise
-        if token is None or token in self._stop_ids:
-            self._finish("cancelled" if token is None else "stop")
-            raise StopIteration
-        self._ids.append(token)
-        self.completion_tokens += 1
-        self._left -= 1
-        if ended:
-            self._finish("stop")
-        elif self._left == 0:
-            self._finish("length")
-        return token
-
-    def close(self) -> None:
-        """Stop, at the next layer if it is computing, and give the cache back. Twice does no harm."""
-        self._closed.set()
-        with self._engine._turns.turn():
-            if self.finish_reason is None:
-                self._finish("cancelled")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        # Without a turn: nobody else can hold this generation any more.
-        if getattr(self, "finish_reason", "length") is None:
-            self._finish("cancelled")
-
-    def _completes(self, token: int) -> bool:
-        """Whether the constraint lets nothing follow this token."""
-        if self._constraint is None:
-            return False
-        self._constraint.accept(token)
-        if self._constraint.done:
-            return True
-        # Now, without a turn: a grammar that takes its time keeps nobody else waiting.
-        self._constraint.mask()
-        return False
-
-    def _cancelled(self) -> bool:
-        return self._closed.is_set() or (self._cancel is not None and self._cancel.is_set())
-
-    def _next_token(self) -> int | None:
-        """The next id; None if cancelled."""
-        try:
-            return self._prefill_and_sample() if self.completion_tokens == 0 else self._decode_and_sample()
-        except ArithmeticError as error:
-            raise FileFormatError(
-                f"{self._engine.config.name} computed no usable probabilities: {error}",
-                hint="Its file is damaged, or was converted wrongly; get it again.",
-            ) from error
-        except MemoryError as error:
-            raise TooLargeError(
-                f"There is no memory left for {len(self._ids):,} tokens of context.",
-                hint="Shorten the prompt, or close other programs.",
-            ) from error
-
-    def _prefill_and_sample(self) -> int | None:
-        while self._cache is None or self._cache.length < len(self._ids):
-            with self._engine._turns.turn(self._cancelled) as granted:
-                if not granted:
-                    return None
-                began = time.perf_counter()
-                if self._cache is None:
-                    self._take_cache()
-                done = self._forward(PREFILL_STEP)
-                self.prefill_seconds += time.perf_counter() - began
-                if not done:
-                    return None
-        with self._engine._turns.turn(self._cancelled) as granted:
-            return self._sample() if granted else None
-
-    def _decode_and_sample(self) -> int | None:
-        with self._engine._turns.turn(self._cancelled) as granted:
-            if not granted:
-                return None
-            began = time.perf_counter()
-            token = self._sample() if self._forward(1) else None
-            self.decode_seconds += time.perf_counter() - began
-            return token
-
-    def _take_cache(self) -> None:
-        decoder = self._engine._running()
-        self._cache, common = self._engine._kept.take(self._ids)
-        if self._cache is None:
-            self._cache = decoder.cache(self._engine._kv_type)
-        # One id at least must pass through the model: its logits begin the answer.
-        self.cached_tokens = min(common, len(self._ids) - 1)
-        decoder.truncate(self._cache, self.cached_tokens)
-
-    def _forward(self, most: int) -> bool:
-        """Up to `most` of the ids that the cache has not seen; False if cancelled."""
-        assert self._cache is not None
-        ids = np.asarray(self._ids[self._cache.length : self._cache.length + most], dtype=np.int32)
-        return self._engine._running().forward(self._cache, ids, self._cancelled)
-
-    def _sample(self) -> int:
-        assert self._cache is not None
-        mask = None if self._constraint is None else self._constraint.mask()
-        token = self._engine._running().sample(self._cache, self._sampler, mask)
-        if self._tell_logprobs:
-            self.logprobs = Logprobs(token, *self._sampler.logprobs())
-        return token
-
-    def _finish(self, reason: FinishReason, *, keep: bool = True) -> None:
-        self.finish_reason = reason
-        cache, self._cache = self._cache, None
-        if keep and cache is not None and self._engine._decoder is not None:
-            self._engine._kept.put(self._ids[: cache.length], cache)
+    return name
 
 
-class _Kept:
-    """The cache of the sequence that ended last: whoever continues it computes only what is new.
-
-    `take` is called by whoever has the turn; `put` at any moment, even in garbage collection: hence no lock.
-    """
-
-    def __init__(self) -> None:
-        self._held: tuple[list[int], native.Cache] | None = None
-
-    def put(self, ids: list[int], cache: native.Cache) -> None:
-        self._held = (ids, cache)
-
-    def take(self, ids: list[int]) -> tuple[native.Cache | None, int]:
-        """The kept cache and how many of its ids begin `ids` too; (None, 0) if there are none."""
-        held = self._held
-        if held is None:
-            return None, 0
-        differs = (i for i, (mine, theirs) in enumerate(zip(held[0], ids, strict=False)) if mine != theirs)
-        common = next(differs, min(len(held[0]), len(ids)))
-        if common == 0:
-            return None, 0
-        if self._held is held:
-            self._held = None
-        return held[1], common
-
-    def drop(self) -> None:
-        self._held = None
+def _sampler(params: SamplingParams, prompt: list[int]) -> native.Sampler:
+    sampler = native.sampler(
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        repetition_penalty=params.repetition_penalty,
+        typical_p=params.typical_p,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        logit_bias=list((params.logit_bias or {}).items()),
+        logprobs=-1 if params.logprobs is None else params.logprobs,
+        seed=(secrets.randbits(64) if params.seed is None else params.seed) % 2**64,
+    )
+    for token in prompt[-PENALTY_WINDOW:]:
+        sampler.read(token)
+    return sampler
 
 
 def _decoder(model: Model, context_length: int, threads: int, kernels: str, packed: Packed) -> native.Decoder:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from quinze.errors import InvalidRequestError
 
 MAX_BIASES, MAX_LOGPROBS = 1024, 20
+SPECULATION = ("auto", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ class SamplingParams:
     """None draws a fresh one; the same seed gives the same tokens."""
     max_tokens: int | None = None
     """None: until the context is full."""
+    speculation: str = "auto"
+    """"auto" guesses what the text repeats, where that pays, and checks it: the tokens stay the same, they
+    only come faster; "off"."""
 
     def __post_init__(self) -> None:
         """Raises InvalidRequestError, naming the field, for a number out of its range."""
@@ -68,6 +72,14 @@ class SamplingParams:
             _in_range("seed", self.seed, -(2**63), 2**64 - 1)
         if self.max_tokens is not None:
             _in_range("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        speculation_of(self.speculation)
+
+
+def speculation_of(name: str) -> str:
+    """Raises InvalidRequestError for anything but a mode of speculation."""
+    if name not in SPECULATION:
+        raise InvalidRequestError(f"speculation is {name!r}; it must be auto or off.", param="speculation")
+    return name
 
 
 def _in_range(name: str, value: float, low: float, high: float, *, param: str | None = None) -> None:

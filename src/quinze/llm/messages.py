@@ -48,6 +48,10 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     """How many of the prompt's tokens were still in the KV cache and needed no computing."""
+    accepted_prediction_tokens: int = 0
+    """Guessed from what the text repeats, and right: they came without a step of their own."""
+    rejected_prediction_tokens: int = 0
+    """Guessed wrongly; no token of the reply is among them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from quinze.engine.engine import FinishReason as Ended
-from quinze.engine.engine import Logprobs
+from quinze.engine.sequence import FinishReason as Ended
+from quinze.engine.sequence import Logprobs
 from quinze.llm.context import Ledger
 from quinze.llm.messages import (
     Completion,
@@ -29,13 +29,20 @@ class Generated(Protocol):
     """What is needed of the engine's Generation."""
 
     prompt_tokens: int
-    cached_tokens: int
     completion_tokens: int
-    prefill_seconds: float
-    decode_seconds: float
     finish_reason: Ended | None
     logprobs: Logprobs | None
 
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def guessed_tokens(self) -> int: ...
+    @property
+    def accepted_tokens(self) -> int: ...
+    @property
+    def prefill_seconds(self) -> float: ...
+    @property
+    def decode_seconds(self) -> float: ...
     def __iter__(self) -> Iterator[int]: ...
     def close(self) -> None: ...
 
@@ -133,7 +140,13 @@ def _last(
     return Delta(
         text,
         reason,
-        Usage(generation.prompt_tokens, written, generation.cached_tokens),
+        Usage(
+            generation.prompt_tokens,
+            written,
+            generation.cached_tokens,
+            generation.accepted_tokens,
+            generation.guessed_tokens - generation.accepted_tokens,
+        ),
         Timings(generation.prefill_seconds, generation.decode_seconds),
         ledger.account(written),
         logprobs,

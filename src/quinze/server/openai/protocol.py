@@ -301,7 +301,11 @@ def refuse_what_cannot_be_done(request: ChatRequest | CompletionRequest) -> None
 def together(usages: Sequence[Usage]) -> Usage:
     """Of several replies to one prompt, which counts once."""
     return Usage(
-        usages[0].prompt_tokens, sum(usage.completion_tokens for usage in usages), usages[0].cached_tokens
+        usages[0].prompt_tokens,
+        sum(usage.completion_tokens for usage in usages),
+        usages[0].cached_tokens,
+        sum(usage.accepted_prediction_tokens for usage in usages),
+        sum(usage.rejected_prediction_tokens for usage in usages),
     )
 
 
@@ -312,6 +316,10 @@ def usage_body(usage: Usage | None) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": usage.accepted_prediction_tokens,
+            "rejected_prediction_tokens": usage.rejected_prediction_tokens,
+        },
     }
 
 

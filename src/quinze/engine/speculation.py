@@ -1,0 +1,101 @@
+"""Speculation without a second model: what followed the last few ids when they stood here before?
+
+Answers that quote their passages repeat them word for word. Saxena 2023, "Prompt lookup decoding": the last
+ids are looked up in the prompt and the reply, and what followed is guessed to follow again. The decoder
+checks all guesses in one pass (csrc/step.h), so that the tokens are those that would have come anyway.
+
+    lookup = PromptLookup(ids)          one sequence
+    pace = Pace()                       one machine: what a pass over so many ids costs
+    guesses = lookup.guess(pace)
+
+How many are guessed is what pays: the odds that a guess is right are learned from all of them, tried or not,
+and what a longer pass costs is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LENGTHS = (1, 2, 3, 5, 7, 11)
+"""Guesses that may be tried at once. With the id before them they fill the four rows of a product."""
+GRAM = 3
+"""Ids that must have stood there before."""
+_FIRST_ODDS, _LEARNING = 0.3, 0.2
+_WORTH = 1.05
+"""What a guess must promise: five tokens of a hundred more."""
+_REMEMBERED = 65_536
+"""Ids of a prompt that are looked up; of longer ones the end."""
+
+
+class Pace:
+    """What a step with several ids of one sequence costs, against a step with one. Measured as it goes."""
+
+    _FIRST_COST = 0.15
+    """Of each further id, before anything was measured."""
+
+    def __init__(self) -> None:
+        self._one: float | None = None
+        self._costs: dict[int, float] = {}
+
+    def measured(self, ids: int, seconds: float) -> None:
+        """A step had so many ids, all of one sequence that writes."""
+        if ids == 1:
+            self._one = seconds if self._one is None else self._one + 0.1 * (seconds - self._one)
+            for tried in self._costs:  # what was dear once is tried again in the end
+                self._costs[tried] -= 0.002 * (self._costs[tried] - 1)
+        elif self._one:
+            cost, before = seconds / self._one, self._costs.get(ids)
+            self._costs[ids] = cost if before is None else before + 0.2 * (cost - before)
+
+    def cost(self, ids: int) -> float:
+        """Of a step with so many ids; with one it is 1."""
+        known = self._costs.get(ids)
+        if known is not None:
+            return known
+        near = min(self._costs, key=lambda n: abs(n - ids), default=None)
+        if near is None:
+            return 1 + self._FIRST_COST * (ids - 1)
+        # Hopefully: it will be measured, and products cost less by the row the more there are.
+        return 1 + 0.6 * max(0.0, self._costs[near] - 1) / (near - 1) * (ids - 1)
+
+
+class PromptLookup:
+    """One sequence."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self._ids = list(ids[-_REMEMBERED:])
+        self._after: dict[tuple[int, ...], int] = {}
+        """The last ids -> where the one stands that followed them last."""
+        for end in range(GRAM, len(self._ids)):
+            self._after[tuple(self._ids[end - GRAM : end])] = end
+        self.odds = _FIRST_ODDS
+        """That a guess is right if those before it were."""
+
+    def guess(self, pace: Pace, most: int = LENGTHS[-1]) -> list[int]:
+        """As many as are worth trying; often none."""
+        at = self._next()
+        if at is None:
+            return []
+        best, gain = 0, _WORTH
+        for count in LENGTHS:
+            if count > most or at + count > len(self._ids):
+                break
+            tokens = sum(self.odds**i for i in range(count + 1))
+            if tokens / pace.cost(count + 1) > gain:
+                best, gain = count, tokens / pace.cost(count + 1)
+        return self._ids[at : at + best]
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """These followed, whether they were guessed or not."""
+        at = self._next()
+        for token in tokens:
+            if at is not None:
+                right = at < len(self._ids) and self._ids[at] == token
+                self.odds += _LEARNING * (right - self.odds)
+                at = at + 1 if right else None
+            if len(self._ids) >= GRAM:
+                self._after[tuple(self._ids[-GRAM:])] = len(self._ids)
+            self._ids.append(token)
+
+    def _next(self) -> int | None:
+        return self._after.get(tuple(self._ids[-GRAM:]))
