@@ -49,6 +49,7 @@ class LLM(_llm.LLM):
         context_length: int | None = None,
         threads: int | None = None,
         context_overflow: str | None = None,
+        kv_cache_type: str | None = None,
     ) -> None:
         service = _service()
         try:
@@ -61,6 +62,10 @@ class LLM(_llm.LLM):
             context_length=context_length if context_length is not None else settings.context_length,
             threads=threads if threads is not None else settings.threads,
             context_overflow=context_overflow if context_overflow is not None else settings.context_overflow,
+            kv_cache_type=kv_cache_type if kv_cache_type is not None else settings.kv_cache_type,
+            kv_cache_bytes=settings.kv_cache_bytes,
+            prefix_cache_bytes=settings.prefix_cache_bytes,
+            speculation=settings.speculation,
         )
 
 

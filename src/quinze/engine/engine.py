@@ -23,6 +23,7 @@ import numpy.typing as npt
 from quinze import native
 from quinze.engine.constraints import Constraint
 from quinze.engine.generation import Generation
+from quinze.engine.options import DEFAULT_KV_TYPE, DEFAULT_PREFIX_BYTES, kv_type_of
 from quinze.engine.packed import Packed
 from quinze.engine.sampling import SamplingParams, speculation_of
 from quinze.engine.scheduler import STEP_TOKENS, Scheduler
@@ -38,10 +39,6 @@ PENALTY_WINDOW = 256
 """Tokens that the repetition penalty looks back on (csrc/sampling.h)."""
 PREFILL_STEP = STEP_TOKENS
 """Tokens of a prompt that are computed at once."""
-KV_TYPES = ("f16", "q8_0", "f32")
-DEFAULT_KV_TYPE = "f16"
-PREFIX_BYTES = 2**30
-"""For the keys and values of sequences that ended, so that others may begin with them."""
 
 
 class Engine:
@@ -56,7 +53,7 @@ class Engine:
         kernels: str = "auto",
         kv_type: str = DEFAULT_KV_TYPE,
         kv_bytes: int | None = None,
-        prefix_bytes: int = PREFIX_BYTES,
+        prefix_bytes: int = DEFAULT_PREFIX_BYTES,
         speculation: str = "auto",
         packed: Packed | None = None,
     ) -> None:
@@ -189,17 +186,6 @@ class Engine:
                 hint="The tokenizer does not belong to this model.",
             )
         return np.asarray(ids, dtype=np.int32)
-
-
-def kv_type_of(name: str) -> str:
-    """Raises InvalidRequestError for anything that keys and values cannot be kept in."""
-    if name not in KV_TYPES:
-        raise InvalidRequestError(
-            f"kv_cache_type is {name!r}; it must be {', '.join(KV_TYPES[:-1])} or {KV_TYPES[-1]}.",
-            hint="q8_0 takes half the memory of f16.",
-            param="kv_cache_type",
-        )
-    return name
 
 
 def _sampler(params: SamplingParams, prompt: list[int]) -> native.Sampler:

@@ -28,6 +28,8 @@ SCRATCH = 512 * 1024
 FAULT_AROUND = 64 * 1024
 """Bytes of a mapped file that come into a process with each touch (Linux)."""
 KV_BYTES: Mapping[str, float] = {"f16": 2, "f32": 4}
+Q8_0_BLOCK = (32, 34)
+"""Numbers of a block of Q8_0, and its bytes; the rows of a head are whole blocks (csrc/kernels.h)."""
 TYPICAL_PROMPT = 512
 """Tokens of the prompt for which the speed of reading is told."""
 SMALL, LARGE = 8e6, 64e6
@@ -104,8 +106,11 @@ def memory(model: Model, context: int, threads: int, *, kv_type: str = "f16", to
 def kv_cache(config: ModelConfig, context: int, kv_type: str = "f16") -> int:
     """Whole pages: keys and values of each layer and each key/value head."""
     tokens = math.ceil(context / PAGE_TOKENS) * PAGE_TOKENS
-    one = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * KV_BYTES[kv_type]
-    return int(tokens * one)
+    if kv_type == "q8_0":
+        row = math.ceil(config.head_dim / Q8_0_BLOCK[0]) * Q8_0_BLOCK[1]
+    else:
+        row = int(config.head_dim * KV_BYTES[kv_type])
+    return tokens * 2 * config.num_hidden_layers * config.num_key_value_heads * row
 
 
 def activations(config: ModelConfig, context: int, threads: int) -> int:

@@ -352,11 +352,11 @@ class Scheduler:
                 return True
             if self._prefixes.drop_one():
                 continue
-            others = [s for s in self._running if s is not sequence and s.computed]
+            others = [s for s in self._running if s is not sequence and (s.computed or s in parts)]
             if not others:
                 sequence.fail(_too_large(self._kv_bytes, len(sequence.ids)))
                 return False
-            if others[-1].order < sequence.order:
+            if others[-1].order < sequence.order or others[-1].ended:
                 return False  # it waits until they end
             parts.pop(others[-1], None)
             self._preempt(others[-1])

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, get_args, overload
 
 from quinze.engine.constraints import Grammar, Grammars
 from quinze.engine.engine import Engine
+from quinze.engine.options import DEFAULT_KV_TYPE, DEFAULT_PREFIX_BYTES
 from quinze.engine.packed import packed_weights
 from quinze.engine.packing import DEFAULT_PACKING, packing_of
 from quinze.engine.sampling import SamplingParams
@@ -45,6 +46,10 @@ class LLM:
         threads: int | None = None,
         context_overflow: str = DEFAULT_OVERFLOW,
         pack_weights: str = DEFAULT_PACKING,
+        kv_cache_type: str = DEFAULT_KV_TYPE,
+        kv_cache_bytes: int | None = None,
+        prefix_cache_bytes: int = DEFAULT_PREFIX_BYTES,
+        speculation: str = "auto",
     ) -> None:
         """path: a GGUF, a Hugging Face folder, or a llama2.c file with its tokenizer beside it.
 
@@ -54,6 +59,10 @@ class LLM:
                         "error", "drop_oldest" or "keep_ends" (overflow.py)
         pack_weights    "auto": the first load leaves a rearranged copy of a quantized model's weights beside
                         it, from which it runs faster; "off": it runs from the model's own file
+        kv_cache_type   of keys and values: "f16", "q8_0" (about half of that) or "f32"
+        kv_cache_bytes  most memory for them, of all replies at once; None: as much as there is
+        prefix_cache_bytes  of that, for texts that ended, so that others may begin with them
+        speculation     "auto": guess what the text repeats, where that pays; "off"
         """
         self.context_overflow = overflow_of(context_overflow)
         self.path = Path(path).expanduser()
@@ -75,6 +84,10 @@ class LLM:
             model,
             context_length=context_length,
             threads=threads,
+            kv_type=kv_cache_type,
+            kv_bytes=kv_cache_bytes,
+            prefix_bytes=prefix_cache_bytes,
+            speculation=speculation,
             packed=packed_weights(model, threads) if packing_of(pack_weights) == "auto" else {},
         )
         self.context_length = self._engine.context_length

@@ -100,8 +100,9 @@ def fit(
     threads = service.settings.threads or len(os.sched_getaffinity(0))
     free, tokenizer = free_memory(), TOKEN_BYTES * model.config.vocab_size
     usable = int(free * (1 - RESERVE))
-    needed = engine.memory(model, wanted, threads, tokenizer=tokenizer)
-    largest = engine.largest_context(model, usable, threads, tokenizer=tokenizer)
+    kv_type = service.settings.kv_cache_type
+    needed = engine.memory(model, wanted, threads, kv_type=kv_type, tokenizer=tokenizer)
+    largest = engine.largest_context(model, usable, threads, kv_type=kv_type, tokenizer=tokenizer)
     speed, processor = None, ""
     if with_speed:
         profile = _profile(service.home, engine.types(model), threads, anew=measure)
@@ -116,7 +117,7 @@ def fit(
         words=_words(verdict, needed.total, free, wanted, largest, speed, alternative),
         parameters=counted, bits_per_weight=8 * weights / counted.total, context=wanted,
         context_limit=usual, largest_context=largest, memory=needed,
-        kv_bytes_per_token=engine.kv_cache(model.config, engine.PAGE_TOKENS) // engine.PAGE_TOKENS,
+        kv_bytes_per_token=engine.kv_cache(model.config, engine.PAGE_TOKENS, kv_type) // engine.PAGE_TOKENS,
         free=free, threads=threads, speed=speed, processor=processor, alternative=alternative,
     )  # fmt: skip
 

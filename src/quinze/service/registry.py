@@ -58,6 +58,10 @@ class Registry:
                 threads=settings.threads,
                 context_overflow=settings.context_overflow,
                 pack_weights=settings.pack_weights,
+                kv_cache_type=settings.kv_cache_type,
+                kv_cache_bytes=settings.kv_cache_bytes or _kv_budget(path),
+                prefix_cache_bytes=settings.prefix_cache_bytes,
+                speculation=settings.speculation,
             ),
             most_loaded=settings.max_loaded_models,
             most_users=settings.max_generations,
@@ -379,6 +383,14 @@ def _looks_like_path(given: str) -> bool:
 
 def _name_of(path: Path) -> str:
     return model_stem(path) if path.suffix.lower() in {".gguf", ".bin"} else path.name
+
+
+def _kv_budget(path: Path) -> int | None:
+    """Memory for the keys and values of a model: of what is free, what its weights leave, less a tenth."""
+    from quinze.service.fit import free_memory
+
+    free = free_memory()
+    return max(free * 9 // 10 - _stamp(path)[1], free // 8) or None
 
 
 def _stamp(path: Path) -> _Stamp:

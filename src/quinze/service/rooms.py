@@ -66,6 +66,10 @@ class Rooms:
         threads: int | None,
         context_overflow: str,
         pack_weights: str,
+        kv_cache_type: str,
+        kv_cache_bytes: int | None,
+        prefix_cache_bytes: int,
+        speculation: str,
     ) -> LLM:
         from quinze.llm.llm import LLM
 
@@ -75,6 +79,10 @@ class Rooms:
             threads=threads,
             context_overflow=context_overflow,
             pack_weights=pack_weights,
+            kv_cache_type=kv_cache_type,
+            kv_cache_bytes=kv_cache_bytes,
+            prefix_cache_bytes=prefix_cache_bytes,
+            speculation=speculation,
         )
 
     def upstream(self, address: str, key: str | None, idle_timeout: float) -> Upstream:

@@ -19,7 +19,9 @@ from typing import Any
 
 import msgspec
 
+from quinze.engine.options import DEFAULT_KV_TYPE, DEFAULT_PREFIX_BYTES, kv_type_of
 from quinze.engine.packing import DEFAULT_PACKING, packing_of
+from quinze.engine.sampling import speculation_of
 from quinze.errors import InvalidRequestError
 from quinze.knowledge.defaults import EMBEDDER, SEARCH_RESULTS
 from quinze.llm.context import DEFAULT_OVERFLOW
@@ -54,8 +56,8 @@ class Settings:
     """Seconds that a request may pause while it sends its body."""
     ping_seconds: float = 10.0
     """A streamed reply that is silent this long sends a comment, so that nobody on the way hangs up."""
-    max_generations: int = 4
-    """Requests that may hold a model at the same time (they take turns on its engine)."""
+    max_generations: int = 16
+    """Requests that may be answered at the same time; a pass over the weights serves all of them."""
     max_waiting: int = 256
     """Requests that may wait for a model; further ones are told to come again (503)."""
     default_model: str | None = None
@@ -65,6 +67,18 @@ class Settings:
     context_overflow: str = DEFAULT_OVERFLOW
     """What is done with a prompt that does not fit, where a request does not say: "error" refuses it,
     "drop_oldest" leaves whole turns out, "keep_ends" what is in the middle. Each reply tells what it lost."""
+    kv_cache_type: str = DEFAULT_KV_TYPE
+    """What the keys and values of a context are kept in: "f16", "q8_0" (about half the memory, and hardly
+    another answer) or "f32"."""
+    kv_cache_bytes: int | None = None
+    """Most memory for them, of all replies at once; none: nine tenths of what is free when a model is loaded,
+    less its weights. When it is used up the youngest reply waits; it is computed again, in the same words."""
+    prefix_cache_bytes: int = DEFAULT_PREFIX_BYTES
+    """Of that, for texts that ended: whoever begins alike (a system prompt, a document, the turn before) does
+    not compute it again. 0 keeps none."""
+    speculation: str = "auto"
+    """"auto" guesses what a reply repeats of its context and checks several tokens at once, where that pays;
+    the reply stays the same. Or "off"."""
     threads: int | None = None
     """Threads of the engine; none: one for each core that the process may use."""
     pack_weights: str = DEFAULT_PACKING
@@ -94,6 +108,8 @@ class Settings:
         """Raises InvalidRequestError, naming the setting, for a value out of its range."""
         overflow_of(self.context_overflow)
         packing_of(self.pack_weights)
+        kv_type_of(self.kv_cache_type)
+        speculation_of(self.speculation)
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
@@ -111,6 +127,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("max_generations", 1, 1024),
     ("max_waiting", 0, 100_000),
     ("context_length", 8, 2**31 - 1),
+    ("kv_cache_bytes", MIB, 2**50),
+    ("prefix_cache_bytes", 0, 2**50),
     ("threads", 1, 1024),
     ("max_loaded_models", 1, 64),
     ("unload_after", 0, 10**9),
