@@ -44,6 +44,17 @@ def test_similar(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(first.split()[0]) > float(second.split()[0])
 
 
+def test_prepare_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(60):
+        text = f"Story {i}: " + " ".join(f"word{(i * j) % 97} and" for j in range(80))
+        (tmp_path / f"{i}.txt").write_text(text, "utf-8")
+    example("prepare_data").main(str(tmp_path), str(tmp_path / "out"))
+    out = capsys.readouterr().out
+    assert "bytes a token" in out
+    assert "train: " in out
+    assert "Story" in out
+
+
 def test_openai_client(
     shared: Callable[[str], Path],
     home: Path,
