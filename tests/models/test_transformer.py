@@ -13,7 +13,7 @@ import torch
 from quinze.engine.engine import Engine
 from quinze.errors import UnsupportedModelError
 from quinze.models.shapes import shapes
-from quinze.models.transformer import Transformer
+from quinze.models.transformer import Transformer, rms_norm
 from quinze.models.weights import load_model
 
 
@@ -100,6 +100,18 @@ def test_documents_packed_into_a_row_are_read_as_if_alone(
         packed = made(torch.cat([first, second], dim=1), segments)
         alone = torch.cat([made(first), made(second)], dim=1)
     torch.testing.assert_close(packed, alone, atol=1e-4 * float(alone.std()), rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 16), (2, 5, 3, 8)])
+def test_the_gradient_of_rms_norm_is_that_of_pytorch(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(shape[-1], generator=generator, dtype=torch.float64, requires_grad=True)
+    mine, theirs = rms_norm(x, weight, 1e-5), torch.nn.functional.rms_norm(x, weight.shape, weight, 1e-5)
+    torch.testing.assert_close(mine, theirs)
+    above = torch.randn(shape, generator=generator, dtype=torch.float64)
+    for a, b in zip(*(torch.autograd.grad(y, [x, weight], above) for y in (mine, theirs)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_a_new_model_knows_nothing_and_has_gradients_everywhere(tmp_path: Path) -> None:

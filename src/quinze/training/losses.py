@@ -19,8 +19,8 @@ from quinze.models.transformer import Transformer
 from quinze.training.batch import IGNORE, Batch
 from quinze.training.dpo import DpoConfig, dpo_loss
 
-CHUNK_NUMBERS = 2**24
-"""Logits of so many numbers (64 MB) exist at one time; more tokens x vocabulary are taken in parts."""
+CHUNK_NUMBERS = 2**22
+"""Logits of so many numbers (16 MB) exist at one time; more tokens x vocabulary are taken in parts."""
 
 
 @dataclass(frozen=True, slots=True)
