@@ -143,7 +143,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode((folder / NAME).read_bytes(), type=Manifest)
     except FileNotFoundError:
-        raise NotFoundError(f"{folder} holds no prepared data.", hint="Prepare it first.") from None
+        raise NotFoundError(
+            f"{folder} holds no prepared data.", hint="Prepare it first: quinze data prepare."
+        ) from None
     except (msgspec.MsgspecError, OSError) as error:
         raise FileFormatError(f"{folder / NAME} is broken: {error}.", hint=AGAIN) from error
     if manifest.version != VERSION:
