@@ -47,12 +47,12 @@ def ends(look: Look) -> Iterator[Finding]:
         if repeated / kept > 0.02:
             yield finding("B8.learns-padding", "warning", share=repeated / kept, token=pad)
     if look.setup.method == "sft" and ends_learned:
-        yield from _cut_off(look, eos)
+        yield from _cut_off(look, np.append(eos, pad) if pad is not None else eos)
 
 
-def _cut_off(look: Look, eos: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Iterator[Finding]:
+def _cut_off(look: Look, ends: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Iterator[Finding]:
     last = np.concatenate([batch.labels[:, -1] for batch in look.train])
-    share = float(((last != IGNORE) & ~np.isin(last, eos)).mean())
+    share = float(((last != IGNORE) & ~np.isin(last, ends)).mean())
     if share > 0.1:
         yield finding("B8.truncated", "info", share=share, length=look.train[0].ids.shape[1])
 

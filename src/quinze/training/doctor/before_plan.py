@@ -62,6 +62,7 @@ ADAM_BEST = 3e-3
 """A good AdamW peak for matrices at width 256; it falls with 1 / width (Yang et al. 2022, muP)."""
 MUON_BEST = 0.02
 """Muon's updates are scaled to their matrix, so width hardly matters (nanochat, modded-nanogpt)."""
+LENIENT = ("embed", "vector", "scalar", "norm", "head")
 BAND = 30.0
 """A rate that many times above or below is no choice but a slip."""
 
@@ -76,7 +77,7 @@ def learning_rates(look: Look) -> Iterator[Finding]:
             best /= 30
         # An embedding or a norm bears more than a matrix does.
         high = best * BAND if muon or setup.base_loaded else max(best * 10, 0.1)
-        if "embed" in group or "scalar" in group or "norm" in group:
+        if any(kind in group for kind in LENIENT):
             high = max(high * 10, 1.5)
         low = best / (BAND * 10)
         if rate > high:

@@ -219,7 +219,7 @@ class Forecast:
         due = (0.25, 0.5)
         if self.told >= len(due) or progress < due[self.told] or len(course.points) < MIN_POINTS:
             return
-        self.told += 1
+        self.told = sum(progress >= at for at in due)
         steps = np.array([step for step, _ in course.points], float)
         losses = np.array([loss for _, loss in course.points])
         if fitted := fit_curve(steps, losses, probe.report.step / progress):
