@@ -2,13 +2,14 @@
 
     python benchmarks/forecast.py TEXT [--steps 40] [--shapes 128x4,256x6]
 
-TEXT is any text file (docs/benchmarks.md names ours). Each shape: the machine is measured and the shape tried,
-then a real run of the Trainer in a fresh process, twice in turns; medians. Memory is the process's peak.
+TEXT is any text file (docs/benchmarks.md names ours). Each shape: the machine is measured and the shape
+tried, then a real run of the Trainer in a fresh process, twice in turns; medians. Memory is the peak.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import resource
@@ -106,7 +107,7 @@ def run(given: dict[str, object]) -> None:
             if isinstance(event, StepReport):
                 seconds.append(event.seconds)
                 tokens.append(event.tokens)
-    steps = [b - a for a, b in zip(seconds[3:], seconds[4:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(seconds[3:])]
     each = (tokens[-1] - tokens[-2]) / statistics.median(steps)
     print(json.dumps([each, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6]))
 

@@ -85,6 +85,7 @@ class Run:
     doctor: Doctor
     overhead: float
     setup: Setup
+    evaluations: list[EvaluationReport]
 
     def ids(self, *severities: str) -> set[str]:
         return {one.id for one in self.findings if one.severity in (severities or ("warning", "stop"))}
@@ -147,6 +148,7 @@ class Bed:
         doctor = Doctor(self.settings)
         findings = doctor.before(setup)
         losses: list[float] = []
+        evaluations: list[EvaluationReport] = []
         overhead = started = 0.0
         began = time.perf_counter()
         best = math.inf
@@ -184,6 +186,7 @@ class Bed:
                     best=held < best, train_loss=float(np.mean(losses[-self.evaluate_every :])),
                 )  # fmt: skip
                 best = min(best, held)
+                evaluations.append(evaluation)
             took = time.perf_counter() - started
             report = StepReport(
                 step=step, tokens=step * per_step, epoch=step * self.batch / len(self.train.ids),
@@ -203,7 +206,7 @@ class Bed:
                 reason="finished", step=len(losses), seconds=spent, best_step=None, best_loss=None, model=None
             )
         )
-        return Run(findings, losses, doctor, overhead / max(spent, 1e-9), setup)
+        return Run(findings, losses, doctor, overhead / max(spent, 1e-9), setup, evaluations)
 
 
 @pytest.fixture(scope="package")

@@ -6,6 +6,8 @@ can be read in the other.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from quinze.training.doctor.settings import Language
@@ -25,6 +27,17 @@ def finding(
     return Finding(
         id=id_, severity=severity, verdict=verdict, evidence=rounded, why=why, fix=fix, step=at_step
     )
+
+
+def reference(language: Language, beginning: str) -> str:
+    """Markdown for the guide: every finding whose id begins so, with dots where its numbers stand."""
+    cause, mend = ("Why", "What to do") if language == "en" else ("原因", "怎么办")
+    lines = []
+    for id_, texts in TABLES[language].items():
+        if id_.startswith(beginning):
+            verdict, why, fix = (re.sub(r"\{[^}]*\}", "…", text) for text in texts)
+            lines.append(f"- **`{id_}`** {verdict} *{cause}:* {why}" + (f" *{mend}:* {fix}" if fix else ""))
+    return "\n".join(lines)
 
 
 def translate(found: Finding, language: Language) -> Finding:
