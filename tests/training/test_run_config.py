@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,16 @@ def test_cosine_is_that_of_transformers(at: float) -> None:
     wanted = peer.lr_lambdas[0](round(at * 1000))
     assert share(ScheduleTable(kind="cosine", warmup=0.1), at) == pytest.approx(wanted, abs=1e-9)
     assert math.isclose(share(ScheduleTable(kind="cosine", warmup=0.0), 0.5), 0.5)
+
+
+def test_every_setting_stands_in_the_guide() -> None:
+    import msgspec
+
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "training.md").read_text("utf-8")
+    settings = guide.partition("## All settings")[2]
+    tables = msgspec.to_builtins(run_config(DATA))
+    assert len(tables) > 8
+    for name, table in tables.items():
+        assert f"[{name}]" in settings or f"{name} = " in settings, name
+        for key in table if isinstance(table, dict) else ():
+            assert re.search(rf"\b{key}\b", settings), f"{name}.{key}"
