@@ -13,10 +13,10 @@ namespace quinze {
 
 // First those of files; behind them the same quantized ones with 16 rows interleaved (packed.h).
 enum class Type : int {
-    F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K,
+    F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Q2_K, Q3_K,
     Q8_0x16, Q4_0x16, Q4_1x16, Q5_0x16, Q5_1x16, Q4_Kx16, Q5_Kx16, Q6_Kx16,
 };
-inline constexpr int kFileTypes = 11, kTypes = 19;
+inline constexpr int kFileTypes = 13, kTypes = 21;
 inline constexpr int64_t kBlock = 32;   // activations that share a scale, and weights in a block of most formats
 inline constexpr int64_t kSuper = 256;  // weights in a block of the K formats
 
@@ -64,7 +64,23 @@ struct BlockQ6_K {
     int8_t scales[16];
     uint16_t d;
 };
+// Group g (of 16) of 16: weight = d * (low nibble of scales[g]) * code - dmin * (its high nibble). Of each 128 weights,
+// number 32 * k + i (k < 4) has its code in bits 2k of qs[32 * half + i].
+struct BlockQ2_K {
+    uint8_t scales[16];
+    uint8_t qs[64];
+    uint16_t d, dmin;
+};
+// Group g of 16: weight = d * (scale g - 32) * (code - 4), see three_bit_scale. The lower two bits of a code lie as in
+// Q2_K, and bit 4 * half + k of hmask[i] is its third.
+struct BlockQ3_K {
+    uint8_t hmask[32];
+    uint8_t qs[64];
+    uint8_t scales[12];
+    uint16_t d;
+};
 #pragma pack(pop)
+static_assert(sizeof(BlockQ2_K) == 84 && sizeof(BlockQ3_K) == 110);
 static_assert(sizeof(BlockQ8_0) == 34, "scale (f16) + 32 int8");
 static_assert(sizeof(BlockQ4_0) == 18, "scale (f16) + 32 nibbles");
 static_assert(sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24);
@@ -81,6 +97,11 @@ struct SixBits {
     const uint32_t high_scales = (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u);
     const uint32_t high_mins = ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u);
     return {(a & 0x3f3f3f3fu) | uint64_t{high_scales} << 32, (b & 0x3f3f3f3fu) | uint64_t{high_mins} << 32};
+}
+
+// Scale g (of 16) of Q3_K, 0..63: the lower four bits are a nibble of byte g % 8, the upper two lie in byte 8 + g % 4.
+[[maybe_unused]] static int three_bit_scale(const uint8_t (&packed)[12], int g) {
+    return (packed[g % 8] >> g / 8 * 4 & 15) | (packed[8 + g % 4] >> g / 4 * 2 & 3) << 4;
 }
 
 struct TypeInfo {
@@ -101,6 +122,8 @@ inline constexpr TypeInfo kTypeInfo[kTypes] = {
     {"Q4_K", kSuper, sizeof(BlockQ4_K), true, false},
     {"Q5_K", kSuper, sizeof(BlockQ5_K), true, false},
     {"Q6_K", kSuper, sizeof(BlockQ6_K), true, false},
+    {"Q2_K", kSuper, sizeof(BlockQ2_K), true, false},
+    {"Q3_K", kSuper, sizeof(BlockQ3_K), true, false},
     // Bytes of one row's share: only whole panels of 16 rows lie together.
     {"Q8_0x16", kBlock, 34, true, true},
     {"Q4_0x16", kBlock, 18, true, false},

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 
 namespace quinze {
 namespace {
@@ -218,6 +219,73 @@ void encode_q6_k(const float* x, const float* importance, BlockQ6_K& out) {
     }
 }
 
+// Code i of a block of 256 into its two bits (blocks.h).
+void put_two_bits(int i, int code, uint8_t (&qs)[64]) {
+    uint8_t& to = qs[32 * (i / 128) + i % 32];
+    to = static_cast<uint8_t>(to | (code & 3) << i / 32 % 4 * 2);
+}
+
+void encode_q2_k(const float* x, const float* importance, BlockQ2_K& out) {
+    Line lines[16];
+    float scale = 0, min = 0;
+    const auto group = [&](int g) { return Group<16>(x + 16 * g, importance ? importance + 16 * g : nullptr); };
+    for (int g = 0; g < 16; g++) {
+        lines[g] = fit_line(group(g), 3, true);
+        scale = std::max(scale, lines[g].scale), min = std::max(min, -lines[g].offset);
+    }
+    out.d = float_to_f16(scale / 15), out.dmin = float_to_f16(min / 15);
+    const float d = f16_to_float(out.d), dmin = f16_to_float(out.dmin);
+    const auto four_bit = [](float value, float unit) { return unit > 0 ? std::clamp(std::nearbyint(value / unit), 0.0f, 15.0f) : 0.0f; };
+    std::memset(out.qs, 0, sizeof out.qs);
+    for (int g = 0; g < 16; g++) {
+        const Group<16> weights = group(g);
+        uint8_t codes[16], best[16] = {};
+        float least = INFINITY;
+        int pair = 0;
+        // Four bits are coarse: the neighbors of the rounded scale are tried too, each with the minimum that suits it.
+        const int near = static_cast<int>(four_bit(lines[g].scale, d));
+        for (int s = std::max(0, near - 1); s <= std::min(15, near + 1); s++) {
+            const float step = d * static_cast<float>(s);
+            nearest(weights, step, lines[g].offset, 3, codes);
+            const float m = four_bit(-fit_offset(weights, step, codes), dmin);
+            nearest(weights, step, -dmin * m, 3, codes);
+            float error = 0;
+            for (int i = 0; i < 16; i++) {
+                const float off = weights.x[i / 4][i % 4] - step * static_cast<float>(codes[i]) + dmin * m;
+                error += weights.w[i / 4][i % 4] * off * off;
+            }
+            if (error < least) least = error, pair = s | static_cast<int>(m) << 4, std::copy_n(codes, 16, best);
+        }
+        out.scales[g] = static_cast<uint8_t>(pair);
+        for (int i = 0; i < 16; i++) put_two_bits(16 * g + i, best[i], out.qs);
+    }
+}
+
+void encode_q3_k(const float* x, const float* importance, BlockQ3_K& out) {
+    float scales[16], largest = 0;
+    const auto group = [&](int g) { return Group<16>(x + 16 * g, importance ? importance + 16 * g : nullptr); };
+    for (int g = 0; g < 16; g++) {
+        scales[g] = fit_scale(group(g), 4);
+        if (std::fabs(scales[g]) > std::fabs(largest)) largest = scales[g];
+    }
+    out.d = float_to_f16(largest / -32);
+    const float d = f16_to_float(out.d);
+    std::memset(&out, 0, offsetof(BlockQ3_K, d));
+    for (int g = 0; g < 16; g++) {
+        const int scale = d != 0 ? static_cast<int>(std::clamp(std::nearbyint(scales[g] / d), -32.0f, 31.0f)) : 0, stored = scale + 32;
+        out.scales[g % 8] = static_cast<uint8_t>(out.scales[g % 8] | (stored & 15) << g / 8 * 4);
+        out.scales[8 + g % 4] = static_cast<uint8_t>(out.scales[8 + g % 4] | (stored >> 4) << g / 4 * 2);
+        const float s = d * static_cast<float>(scale);
+        uint8_t codes[16];
+        nearest(group(g), s, s * -4, 7, codes);
+        for (int i = 0; i < 16; i++) {
+            const int at = 16 * g + i;
+            put_two_bits(at, codes[i], out.qs);
+            out.hmask[at % 32] = static_cast<uint8_t>(out.hmask[at % 32] | (codes[i] >> 2) << at / 32);
+        }
+    }
+}
+
 template <class Block, int64_t N>
 void encode_blocks(const float* x, const float* importance, int64_t cols, std::byte* out,
                    void (*encode)(const float*, const float*, Block&)) {
@@ -230,7 +298,7 @@ void encode_blocks(const float* x, const float* importance, int64_t cols, std::b
 
 }  // namespace
 
-bool can_encode(Type type) { return info(type).quantized && type != Type::Q8_0; }
+bool can_encode(Type type) { return info(type).quantized && type != Type::Q8_0 && static_cast<int>(type) < kFileTypes; }
 
 void encode_row(Type type, const float* x, const float* importance, int64_t cols, std::byte* out) {
     switch (type) {
@@ -241,6 +309,8 @@ void encode_row(Type type, const float* x, const float* importance, int64_t cols
         case Type::Q4_K: return encode_blocks<BlockQ4_K, 256>(x, importance, cols, out, encode_with_mins<BlockQ4_K>);
         case Type::Q5_K: return encode_blocks<BlockQ5_K, 256>(x, importance, cols, out, encode_with_mins<BlockQ5_K>);
         case Type::Q6_K: return encode_blocks<BlockQ6_K, 256>(x, importance, cols, out, encode_q6_k);
+        case Type::Q2_K: return encode_blocks<BlockQ2_K, 256>(x, importance, cols, out, encode_q2_k);
+        case Type::Q3_K: return encode_blocks<BlockQ3_K, 256>(x, importance, cols, out, encode_q3_k);
         default: return;  // can_encode said no
     }
 }

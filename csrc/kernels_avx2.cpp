@@ -2,6 +2,7 @@
 // and it is entered through the table alone, after the CPU was asked (dispatch.cpp).
 #include "avx2_attention.h"
 #include "avx2_codes.h"
+#include "avx2_low_bits.h"
 #include "avx2_packed.h"
 #include "avx2_products.h"
 
@@ -262,16 +263,19 @@ const Kernels* avx2_kernels() {
         "avx2",
         {gemv_float<Type::F32>, gemv_float<Type::F16>, gemv_float<Type::BF16>, gemv_block<BlockQ8_0>, gemv_block<BlockQ4_0>,
          gemv_codes<Type::Q4_1>, gemv_codes<Type::Q5_0>, gemv_codes<Type::Q5_1>, gemv_k<Type::Q4_K>, gemv_k<Type::Q5_K>, gemv_q6_k,
+         gemv_low<Type::Q2_K>, gemv_low<Type::Q3_K>,
          gemv_packed<Type::Q8_0>, gemv_packed<Type::Q4_0>, gemv_packed<Type::Q4_1>, gemv_packed<Type::Q5_0>, gemv_packed<Type::Q5_1>,
          gemv_packed<Type::Q4_K>, gemv_packed<Type::Q5_K>, gemv_packed<Type::Q6_K>},
         {gemm_float<Type::F32>, gemm_float<Type::F16>, gemm_float<Type::BF16>, gemm_file_q8_0, gemm_file_q4_0,
          gemm_file<Type::Q4_1>, gemm_file<Type::Q5_0>, gemm_file<Type::Q5_1>, gemm_file<Type::Q4_K>, gemm_file<Type::Q5_K>, gemm_file<Type::Q6_K>,
+         gemm_low<Type::Q2_K>, gemm_low<Type::Q3_K>,
          gemm_packed<Type::Q8_0>, gemm_packed<Type::Q4_0>, gemm_packed<Type::Q4_1>, gemm_packed<Type::Q5_0>, gemm_packed<Type::Q5_1>,
          gemm_packed<Type::Q4_K>, gemm_packed<Type::Q5_K>, gemm_packed<Type::Q6_K>},
         {dequantize_float<Type::F32>, dequantize_float<Type::F16>, dequantize_float<Type::BF16>, dequantize_q8_0, dequantize_q4_0,
          // Rows of these are only decoded for embeddings, a few at a time.
          scalar_kernels().dequantize[5], scalar_kernels().dequantize[6], scalar_kernels().dequantize[7],
-         scalar_kernels().dequantize[8], scalar_kernels().dequantize[9], scalar_kernels().dequantize[10]},
+         scalar_kernels().dequantize[8], scalar_kernels().dequantize[9], scalar_kernels().dequantize[10],
+         scalar_kernels().dequantize[11], scalar_kernels().dequantize[12]},
         quantize, pack, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, store_q8_0, attention,
         layer_norm, gelu, gelu_mul, softcap,
     };

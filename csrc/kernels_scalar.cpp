@@ -105,6 +105,28 @@ void dequantize_q6_k(const std::byte* row, int64_t cols, float* y) {
     }
 }
 
+void dequantize_q2_k(const std::byte* row, int64_t cols, float* y) {
+    const auto* block = reinterpret_cast<const BlockQ2_K*>(row);
+    for (int64_t b = 0; b < cols / kSuper; b++) {
+        const float d = f16_to_float(block[b].d), dmin = f16_to_float(block[b].dmin);
+        for (int i = 0; i < 256; i++) {
+            const int code = block[b].qs[32 * (i / 128) + i % 32] >> i / 32 % 4 * 2 & 3, scale = block[b].scales[i / 16];
+            *y++ = d * static_cast<float>(scale & 15) * static_cast<float>(code) - dmin * static_cast<float>(scale >> 4);
+        }
+    }
+}
+void dequantize_q3_k(const std::byte* row, int64_t cols, float* y) {
+    const auto* block = reinterpret_cast<const BlockQ3_K*>(row);
+    for (int64_t b = 0; b < cols / kSuper; b++) {
+        const float d = f16_to_float(block[b].d);
+        for (int i = 0; i < 256; i++) {
+            const int low = block[b].qs[32 * (i / 128) + i % 32] >> i / 32 % 4 * 2 & 3, high = block[b].hmask[i % 32] >> i / 32 & 1;
+            const int scale = three_bit_scale(block[b].scales, i / 16) - 32;
+            *y++ = d * static_cast<float>(scale) * static_cast<float>((low | high << 2) - 4);
+        }
+    }
+}
+
 // Each block of 32 activations shares a scale, chosen so that the largest becomes 127 (as ggml does).
 void quantize(const float* x, int64_t cols, int8_t* q8, int16_t* q16, float* scale, int32_t* sum8, int32_t* minus32) {
     for (int64_t b = 0; b < cols / kBlock; b++, x += 32, q8 += 32) {
@@ -205,6 +227,8 @@ float dot(const Weight& w, int64_t row, const Activations& x, int64_t token) {
         case Type::Q4_K: return decoded(dequantize_q4_k);
         case Type::Q5_K: return decoded(dequantize_q5_k);
         case Type::Q6_K: return decoded(dequantize_q6_k);
+        case Type::Q2_K: return decoded(dequantize_q2_k);
+        case Type::Q3_K: return decoded(dequantize_q3_k);
         default: break;
     }
     // Packed: what the row stands for, times what the activations stand for.
@@ -376,10 +400,10 @@ void attention(const AttentionTask& a, std::byte*) {
 const Kernels& scalar_kernels() {
     static const Kernels kernels = {
         "scalar",
-        {gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv},
-        {gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm},
+        {gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv, gemv},
+        {gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm, gemm},
         {dequantize_f32, dequantize_f16, dequantize_bf16, dequantize_q8_0, dequantize_q4_0, dequantize_q4_1, dequantize_q5_0,
-         dequantize_q5_1, dequantize_q4_k, dequantize_q5_k, dequantize_q6_k},
+         dequantize_q5_1, dequantize_q4_k, dequantize_q5_k, dequantize_q6_k, dequantize_q2_k, dequantize_q3_k},
         quantize, pack_panel, rms_norm, rope, softmax, silu_mul, add, max, sum_exp, store_f16, store_q8_0, attention,
         layer_norm, gelu, gelu_mul, softcap,
     };

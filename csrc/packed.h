@@ -58,7 +58,7 @@ struct PackedQ6_K {
 // The type that a matrix of the file becomes; itself where nothing would be gained.
 [[maybe_unused]] static Type packed_type(Type type) {
     const int number = static_cast<int>(type);
-    return info(type).quantized && number < kFileTypes ? static_cast<Type>(number - static_cast<int>(Type::Q8_0) + kFileTypes) : type;
+    return info(type).quantized && number <= static_cast<int>(Type::Q6_K) ? static_cast<Type>(number - static_cast<int>(Type::Q8_0) + kFileTypes) : type;
 }
 [[maybe_unused]] static Type file_type(Type type) {
     const int number = static_cast<int>(type);

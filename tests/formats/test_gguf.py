@@ -115,12 +115,12 @@ def test_llama_cpp_s_own_vocabulary_file_is_read_whole(shared: Any) -> None:
 def test_unknown_types_are_refused_by_name_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "k.gguf"
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tensor("w", np.zeros((1, 84), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q2_K)
+    writer.add_tensor("w", np.zeros((1, 136), np.uint8), raw_dtype=gguf.GGMLQuantizationType.IQ4_XS)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(UnsupportedModelError, match=r"w in Q2_K.*F32, F16, BF16, Q8_0, Q4_0") as caught:
+    with pytest.raises(UnsupportedModelError, match=r"w in IQ4_XS.*F32, F16, BF16, Q8_0, Q4_0") as caught:
         read_gguf(path)
     assert "quinze quantize" in caught.value.hint
 

@@ -11,11 +11,13 @@ import pytest
 
 from quinze import native
 
-F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K = range(11)
-NAMES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, Q2_K, Q3_K = range(13)
+NAMES = [
+    "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K",
+]  # fmt: skip
 GGML = [gguf.GGMLQuantizationType[name] for name in NAMES]
-TYPES = pytest.mark.parametrize("kind", range(11), ids=[name.lower() for name in NAMES])
-HALVES = {Q4_K: (0, 2), Q5_K: (0, 2), Q6_K: (208,)}
+TYPES = pytest.mark.parametrize("kind", range(13), ids=[name.lower() for name in NAMES])
+HALVES = {Q4_K: (0, 2), Q5_K: (0, 2), Q6_K: (208,), Q2_K: (80, 82), Q3_K: (108,)}
 """Where the float16 numbers of the K formats lie in a block."""
 KERNELS = pytest.mark.parametrize("name", ["scalar", "avx2"])
 ANY_COLS = [(1, 32), (5, 64), (16, 96), (17, 160), (40, 544), (33, 1056)]
@@ -152,13 +154,15 @@ def test_products_of_extreme_weights_do_not_overflow(kernels: Make, kind: int) -
         Q4_K: (one, one, full[:140]),
         Q5_K: (one, one, full[:172]),
         Q6_K: (np.zeros(192, np.uint8), np.full(16, 0x80, np.uint8), one),  # -128 * -32
+        Q2_K: (full[:80], one, np.zeros(2, np.uint8)),  # 15 * 3
+        Q3_K: (np.zeros(108, np.uint8), one),  # -32 * -4
     }
     block = (
         np.concatenate(blocks[kind]) if kind in blocks else encode(np.full((1, 32), -128, np.float32), kind)
     )
     data = np.tile(block, rows * cols // (256 if kind in HALVES else 32))
     weight = decode(data, kind, (rows, cols))[0, 0]
-    assert weight in {-128, -8, 15 + 1, -16, 31 + 1, 63 * 15 - 63, 63 * 31 - 63, 4096}
+    assert weight in {-128, -8, 15 + 1, -16, 31 + 1, 63 * 15 - 63, 63 * 31 - 63, 4096, 15 * 3, 128}
     for sign in (1, -1):
         x = np.full((5, cols), sign, np.float32)
         for name in ("scalar", "avx2"):

@@ -48,7 +48,7 @@ def test_every_level_is_read_by_llama_cpp_with_the_same_logits(
     mine = Engine(load_model(out), threads=2).logits(ids)[-1]
     assert np.linalg.norm(mine - theirs) < 0.07 * np.linalg.norm(theirs)
     original = Engine(load_model(tiny_f16), threads=2).logits(ids)[-1]
-    assert np.linalg.norm(mine - original) < 0.5 * np.linalg.norm(original)
+    assert np.linalg.norm(mine - original) < (1.0 if name == "q2_k" else 0.5) * np.linalg.norm(original)
 
 
 @pytest.mark.parametrize("name", ["f32", "q8_0"])
@@ -167,6 +167,11 @@ def test_mixtures_give_more_bits_where_llama_cpp_does() -> None:
         return type_of(tensor, (64, cols), level(name), layers=16, tied=tied, pure=pure).name
 
     table = {
+        ("q3_k_m", "blk.5.attn_v.weight"): "Q4_K", ("q3_k_m", "blk.5.attn_output.weight"): "Q4_K",
+        ("q3_k_m", "blk.0.ffn_down.weight"): "Q4_K", ("q3_k_m", "blk.2.ffn_down.weight"): "Q3_K",
+        ("q3_k_s", "blk.0.ffn_down.weight"): "Q3_K", ("q3_k_s", "output.weight"): "Q6_K",
+        ("q2_k", "blk.2.ffn_down.weight"): "Q3_K", ("q2_k", "blk.2.attn_q.weight"): "Q2_K",
+        ("q2_k", "blk.2.attn_v.weight"): "Q4_K", ("q2_k", "blk.2.attn_output.weight"): "Q3_K",
         ("q4_k_m", "output.weight"): "Q6_K", ("q4_k_m", "token_embd.weight"): "Q4_K",
         ("q4_k_m", "blk.0.attn_v.weight"): "Q6_K", ("q4_k_m", "blk.2.attn_v.weight"): "Q4_K",
         ("q4_k_m", "blk.15.ffn_down.weight"): "Q6_K", ("q4_k_m", "blk.0.ffn_up.weight"): "Q4_K",

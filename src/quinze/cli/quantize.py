@@ -82,8 +82,9 @@ def quantize(report: bool, **asked: object) -> None:
     """Write MODEL as a smaller and faster GGUF file.
 
     MODEL is a GGUF file, a Hugging Face folder or a llama2.c file. LEVEL, from the largest to the smallest:
-    f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0. Good first choices:
-    q4_k_m for least size, q6_k for least damage. "auto" with --under gives each matrix the type it needs.
+    f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, q3_k_m, q3_k_s, q2_k.
+    Good first choices: q4_k_m for least size, q6_k for least damage. "auto" with --under gives each matrix
+    the type it needs.
     """
     given = _Asked(**asked)  # type: ignore[arg-type]  # click checked them
     if given.keep is not None and given.calibrate is None:

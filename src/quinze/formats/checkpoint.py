@@ -40,16 +40,18 @@ class TensorType(enum.IntEnum):
     Q4_K = 8
     Q5_K = 9
     Q6_K = 10
+    Q2_K = 11
+    Q3_K = 12
 
     @property
     def block(self) -> int:
         """Weights that share one scale. A block is the least that can be stored."""
-        return (1, 1, 1, 32, 32, 32, 32, 32, 256, 256, 256, 1)[self]
+        return (1, 1, 1, 32, 32, 32, 32, 32, 256, 256, 256, 256, 256, 1)[self]
 
     @property
     def bytes(self) -> int:
         """Bytes of one block."""
-        return (4, 2, 2, 34, 18, 20, 22, 24, 144, 176, 210, 8)[self]
+        return (4, 2, 2, 34, 18, 20, 22, 24, 144, 176, 210, 84, 110, 8)[self]
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Bytes of a tensor of this shape. Its last dimension must hold whole blocks."""

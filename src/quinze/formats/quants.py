@@ -11,6 +11,8 @@ Q4_0; `quinze.quantization` searches for better scales, in every type. Blocks as
     Q4_K  d, least, 12, 128      256 weights: each 32 have a scale and a minimum of six bits,
     Q5_K  d, least, 12, 32, 128  d * scale * code - least * minimum
     Q6_K  128, 64, 16 int8, d    256 weights: each 16 have a scale of eight, d * scale * (code - 32)
+    Q2_K  16, 64, d, least       256 weights: each 16 have a scale and a minimum of four bits
+    Q3_K  32, 64, 12, d          256 weights: each 16 have a scale of six, d * (scale - 32) * (code - 4)
 """
 
 from __future__ import annotations
@@ -115,6 +117,33 @@ def _q6_k(blocks: Bytes) -> Floats:
     return scales[..., None] * codes.reshape(-1, 16, 16)
 
 
+def _two_bits(data: Bytes) -> Bytes:
+    """(blocks, 64) -> (blocks, 8, 32): 32 bytes hold four blocks of 32."""
+    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
+    codes: Bytes = (data.reshape(-1, 2, 1, 32) >> shifts & np.uint8(3)).reshape(-1, 8, 32)
+    return codes
+
+
+def _q2_k(blocks: Bytes) -> Floats:
+    d, least = _halves(blocks[:, 80:82]), _halves(blocks[:, 82:])
+    scales, mins = blocks[:, :16] & 15, blocks[:, :16] >> 4
+    codes = _two_bits(blocks[:, 16:80]).reshape(-1, 16, 16).astype(np.float32)
+    steps, offsets = d * scales.astype(np.float32), least * mins.astype(np.float32)  # (blocks, 16)
+    values: Floats = steps[..., None] * codes - offsets[..., None]
+    return values
+
+
+def _q3_k(blocks: Bytes) -> Floats:
+    third = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & 1  # (blocks, 8, 32)
+    codes = (_two_bits(blocks[:, 32:96]) | third << 2).astype(np.float32) - 4
+    packed = blocks[:, 96:108]
+    low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)  # (blocks, 16)
+    high = packed[:, None, 8:] >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3  # (blocks, 4, 4)
+    scales = (low | high.reshape(-1, 16) << 4).astype(np.float32) - np.float32(32)
+    values: Floats = (_halves(blocks[:, 108:]) * scales)[..., None] * codes.reshape(-1, 16, 16)
+    return values
+
+
 _DECODE: dict[TensorType, Callable[[Bytes], Floats]] = {
     TensorType.Q8_0: _q8_0,
     TensorType.Q4_0: _q4_0,
@@ -124,6 +153,8 @@ _DECODE: dict[TensorType, Callable[[Bytes], Floats]] = {
     TensorType.Q4_K: _q4_k,
     TensorType.Q5_K: _q5_k,
     TensorType.Q6_K: _q6_k,
+    TensorType.Q2_K: _q2_k,
+    TensorType.Q3_K: _q3_k,
 }
 
 

@@ -32,7 +32,7 @@ from quinze.quantization.source import Source
 
 BASE = "q4_k_m"
 """Of the tensors that are not allotted (vectors, routers), and what the file is called."""
-WIDE = (TensorType.Q4_0, TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K, TensorType.Q8_0)
+WIDE = (TensorType.Q3_K, TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K, TensorType.Q8_0)
 NARROW = (TensorType.Q4_0, TensorType.Q4_1, TensorType.Q5_0, TensorType.Q5_1, TensorType.Q8_0)
 """Where rows are not whole blocks of 256."""
 AUTO = replace(LEVELS[BASE], name="auto")

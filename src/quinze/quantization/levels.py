@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quinze.errors import InvalidRequestError
 from quinze.formats.checkpoint import TensorType
 
 F32, F16, Q8_0 = TensorType.F32, TensorType.F16, TensorType.Q8_0
+Q2_K, Q3_K = TensorType.Q2_K, TensorType.Q3_K
 Q4_K, Q5_K, Q6_K = TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K
 
 
@@ -33,6 +34,8 @@ class Level:
     """Of attn_v and ffn_down in the layers that need more bits, and of a fused attn_qkv."""
     start: TensorType | None = None
     """Of attn_v in the first four layers, and ffn_down in the first eighth of them."""
+    parts: Mapping[str, TensorType] = field(default_factory=dict)
+    """Of these parts in all layers, where `more` says nothing."""
 
 
 LEVELS: Mapping[str, Level] = {
@@ -51,11 +54,20 @@ LEVELS: Mapping[str, Level] = {
         Level("q4_k_s", Q4_K, 14, head=Q6_K, start=Q5_K),
         Level("q4_1", TensorType.Q4_1, 3, head=Q6_K),
         Level("q4_0", TensorType.Q4_0, 2, head=Q6_K),
+        Level("q3_k_m", Q3_K, 12, head=Q6_K, more=Q4_K, parts={"attn_v": Q4_K, "attn_output": Q4_K}),
+        Level("q3_k_s", Q3_K, 11, head=Q6_K),
+        Level("q2_k", Q2_K, 10, head=Q6_K, parts={"attn_v": Q4_K, "attn_output": Q3_K, "ffn_down": Q3_K}),
     )
 }
 """From the largest to the smallest."""
-ALIASES = {"q4_k": "q4_k_m", "q5_k": "q5_k_m"}
-NARROW = {Q4_K: TensorType.Q5_0, Q5_K: TensorType.Q5_1, Q6_K: Q8_0}
+ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
+NARROW = {
+    Q2_K: TensorType.Q4_0,
+    Q3_K: TensorType.Q4_0,
+    Q4_K: TensorType.Q5_0,
+    Q5_K: TensorType.Q5_1,
+    Q6_K: Q8_0,
+}
 """What stands in where the columns are not whole blocks of 256."""
 
 
@@ -96,16 +108,19 @@ def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
 def _mixed(name: str, chosen: Level, layers: int, tied: bool) -> TensorType:
     if chosen.head is not None and name == ("token_embd.weight" if tied else "output.weight"):
         return chosen.head
-    found = re.fullmatch(r"blk\.(\d+)\.(attn_v|attn_qkv|ffn_down|ffn_down_exps)\.weight", name)
+    found = re.fullmatch(r"blk\.(\d+)\.(attn_v|attn_qkv|attn_output|ffn_down|ffn_down_exps)\.weight", name)
     if not found:
         return chosen.type
     layer, part = int(found[1]), found[2]
+    usual = chosen.parts.get(part.removesuffix("_exps"), chosen.type)
+    if part == "attn_output":
+        return usual
     if chosen.more is not None:
         if part == "attn_qkv":
             # Queries and keys lie with the values here: one step better for all of them.
             return Q5_K if chosen.type is Q4_K else chosen.more
-        return chosen.more if needs_more_bits(layer, layers) else chosen.type
+        return chosen.more if needs_more_bits(layer, layers) else usual
     first = 4 if part == "attn_v" else layers // 8
     if chosen.start is not None and part != "attn_qkv" and layer < first:
         return chosen.start
-    return chosen.type
+    return usual
