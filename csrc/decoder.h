@@ -77,7 +77,10 @@ public:
     int64_t positions() const { return weights_.positions.rows; }  // where they are learned there are no more; else 0
     const Kernels& kernels() const { return kernels_; }
     int threads() const { return pool_.size(); }
-    void observe() { observer_ = std::make_unique<Observer>(weights_); }  // from now on; earlier sums are forgotten
+    void observe() {  // from now on; earlier sums are forgotten
+        observer_ = std::make_unique<Observer>(weights_);
+        mixture_.observer = observer_.get();
+    }
     const Observer* observer() const { return observer_.get(); }
     ThreadPool& pool() { return pool_; }
 

@@ -33,6 +33,7 @@ void Mixture::multiply(const Weight& w, const Piece& piece, const Rows& x, int64
                        int thread) const {
     const int type = static_cast<int>(w.type);
     const auto from = [&](int64_t t) { return x.at(first + t * w.cols, w.cols); };
+    if (observer && piece.row0 == 0) observer->see(w, from(0).f32, n);
     for (int64_t t = 0; t < alone; t++) kernels_.gemv[type](w, piece.row0, piece.row1, from(t), y + t * w.rows + piece.row0);
     if (n > alone)
         kernels_.gemm[type](w, piece.row0, piece.row1, from(alone), n - alone, y + alone * w.rows + piece.row0, w.rows,

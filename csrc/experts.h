@@ -10,6 +10,7 @@
 #include "cache.h"
 #include "decoder_config.h"
 #include "kernels.h"
+#include "observer.h"
 #include "thread_pool.h"
 
 namespace quinze {
@@ -33,6 +34,7 @@ public:
     // x (T, C) += what the experts make of normed (T, C). T <= kMaxTokens; the first `alone` tokens are computed each by
     // itself, the others together.
     void add(const Experts& w, const float* normed, int64_t T, int64_t alone, float* x);
+    Observer* observer = nullptr;  // sees what each expert reads, where somebody asks
 
 private:
     // n rows of activations, laid end to end, in every form that weights multiply with.

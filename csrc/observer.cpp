@@ -6,7 +6,20 @@
 namespace quinze {
 
 Observer::Observer(const DecoderWeights& weights) {
-    for (auto& [w, name] : named_weights(weights)) seen_[w] = {name, std::vector<double>(static_cast<size_t>(w->cols)), 0};
+    const auto watch = [&](const Weight& w, const std::string& name) {
+        if (w.rows > 0) seen_[&w] = {name, std::vector<double>(static_cast<size_t>(w.cols)), 0};
+    };
+    for (auto& [w, name] : named_weights(weights)) watch(*w, name);
+    for (size_t i = 0; i < weights.layers.size(); i++) {
+        const Experts& experts = weights.layers[i].experts;
+        const std::string mlp = "model.layers." + std::to_string(i) + ".mlp.";
+        const auto expert = [&](const Expert& one, const std::string& name) {
+            watch(one.gate, mlp + name + ".gate_proj.weight"), watch(one.up, mlp + name + ".up_proj.weight");
+            watch(one.down, mlp + name + ".down_proj.weight");
+        };
+        for (size_t e = 0; e < experts.each.size(); e++) expert(experts.each[e], "experts." + std::to_string(e));
+        expert(experts.shared, "shared_expert");
+    }
 }
 
 void Observer::see(const Weight& w, const float* x, int64_t T) {

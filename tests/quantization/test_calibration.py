@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 
 from quinze.cli.main import run
+from quinze.engine.engine import Engine
 from quinze.errors import FileFormatError, InvalidRequestError
 from quinze.formats.checkpoint import Tensor, TensorType
 from quinze.formats.gguf import read_gguf
 from quinze.formats.quants import decode, encode
+from quinze.models.weights import load_model
 from quinze.quantization.calibration import (
     Calibration,
     calibrate,
     load_calibration,
     save_calibration,
+    sources_of,
     text_ids,
 )
 from quinze.quantization.encoder import encode_rows, recode
@@ -28,7 +31,7 @@ from quinze.quantization.levels import level
 from quinze.quantization.quantize import quantize
 from quinze.quantization.recommend import Budget, recommend, size_of
 from quinze.quantization.report import Row, compare
-from quinze.quantization.source import gguf_name, open_source
+from quinze.quantization.source import Source, gguf_name, open_source
 from quinze.service.own_texts import OwnText, held_out
 
 
@@ -236,3 +239,36 @@ def test_the_command_calibrates_on_a_folder_and_recommends(
     ):
         assert run(["quantize", str(stories), *wrong]) == 2, wrong
         assert capsys.readouterr().err.startswith("quinze: ")
+
+
+def test_every_expert_is_seen_with_the_tokens_that_it_reads(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Together they saw each token as often as it has experts; transformers says what its input was."""
+    import torch
+    import transformers
+
+    torch.manual_seed(5)
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=96, moe_intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_experts=6, num_experts_per_tok=2,
+        max_position_embeddings=128, tie_word_embeddings=True, norm_topk_prob=True,
+    )  # fmt: skip
+    model = transformers.Qwen3MoeForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    inputs: list[np.ndarray] = []
+    layer = model.model.layers[1].mlp
+    layer.register_forward_hook(lambda _m, given, _o: inputs.append(given[0].double().numpy()[0]))
+    ids = rng.integers(3, 512, 100).tolist()
+    with torch.no_grad():
+        model(input_ids=torch.tensor([ids]))
+    engine = Engine(load_model(tmp_path), threads=2, kv_type="f32")
+    engine.observe()
+    engine.logits(ids)
+    seen = engine.observed()
+    names = [f"model.layers.1.mlp.experts.{e}.gate_proj.weight" for e in range(6)]
+    assert sum(seen[name][1] for name in names) == 200
+    total = sum(seen[name][0] for name in names)
+    np.testing.assert_allclose(total, 2 * np.square(inputs[0]).sum(axis=0), rtol=2e-3)
+    # The stack of GGUF gets them one an expert, in their order.
+    stack = encode("blk.1.ffn_gate_exps.weight", np.zeros((6, 32, 64), np.float32), TensorType.F32)
+    source = Source(tmp_path, [stack], {"general.architecture": "qwen3moe"}, 2, 0, [])
+    assert sources_of(source, seen)["blk.1.ffn_gate_exps.weight"] == names

@@ -104,7 +104,7 @@ def calibrate(
         engine.close()
     squares: dict[str, Floats] = {}
     counts: dict[str, Floats] = {}
-    for name, parts in _sources(source, seen).items():
+    for name, parts in sources_of(source, seen).items():
         sums = np.stack([seen[part][0] for part in parts])
         read = np.array([seen[part][1] for part in parts], dtype=np.float32)
         squares[name] = (sums / np.maximum(read, 1)[:, None]).astype(np.float32)
@@ -188,7 +188,7 @@ def _windows(ids: Sequence[int], size: int) -> Iterator[tuple[int, Sequence[int]
         yield start, ids[start : start + size]
 
 
-def _sources(source: Source, seen: Mapping[str, object]) -> dict[str, list[str]]:
+def sources_of(source: Source, seen: Mapping[str, object]) -> dict[str, list[str]]:
     """GGUF's name of each matrix -> the weights of the engine whose inputs are its own, one an expert."""
     tied = "output.weight" not in {tensor.name for tensor in source.tensors}
     by_experts: dict[str, list[str]] = {}
