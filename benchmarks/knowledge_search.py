@@ -1,11 +1,14 @@
 """Knowledge search: how good, how fast.
 
     python benchmarks/knowledge_search.py quality    Cranfield: words, vectors, fused; the peer is bm25s
-    python benchmarks/knowledge_search.py similarity STS-B: Spearman of the hashing embedder
-    python benchmarks/knowledge_search.py embed      texts a second of the hashing embedder
+    python benchmarks/knowledge_search.py similarity STS-B: Spearman
+    python benchmarks/knowledge_search.py heldout    titles, leads and paragraphs that the starter never saw
+    python benchmarks/knowledge_search.py embed      texts a second
     python benchmarks/knowledge_search.py latency    milliseconds a question at 10,000 and 100,000 passages
 
 Speeds are given in processor time, which a busy machine changes little, latency also by the clock.
+
+`--embedder NAME` takes another than the default: hashing, or any that `quinze` knows.
 
 Cranfield is read from QUINZE_SHARED (default ../shared). A document is relevant whatever its grade (1-4).
 The peer is optional: pip install bm25s PyStemmer. Rows go to docs/benchmarks.md.
@@ -30,8 +33,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from quinze.embeddings.hashing import HashingEmbedder
+from quinze.embeddings.loading import load_embedder
 from quinze.knowledge.chunking import chunk_document
+from quinze.knowledge.defaults import EMBEDDER
 from quinze.knowledge.document import Block, BlockKind, Document, Place
 from quinze.knowledge.fulltext import Analyzer
 from quinze.knowledge.indexing import chunk_rows, indexed_texts
@@ -102,7 +106,8 @@ def put(store: SQLiteStore, name: str, document: Document) -> None:
     store.put(entry, document.blocks, rows, vectors)
 
 
-_EMBEDDER, _ANALYZER = HashingEmbedder(), Analyzer()
+_NAME = sys.argv[sys.argv.index("--embedder") + 1] if "--embedder" in sys.argv else EMBEDDER
+_EMBEDDER, _ANALYZER = load_embedder(_NAME), Analyzer()
 
 
 def quality(folder: Path) -> None:
@@ -113,8 +118,8 @@ def quality(folder: Path) -> None:
         text = " ".join(text.split()).removeprefix(title).strip() or title
         put(store, f"{number}", Document("text", (Block(BlockKind.PARAGRAPH, text, Place()),), title=title))
     rows = [
-        ("words only (BM25)", Weights(hashing_vector=0, coverage=0, focus=0)),
-        ("vectors only (hashing-v1-512)", Weights(hashing_vector=1, coverage=0, focus=0)),
+        ("words only (BM25)", Weights(coverage=0, focus=0).with_vectors(0)),
+        (f"vectors only ({_EMBEDDER.id})", Weights(coverage=0, focus=0).with_vectors(1)),
         ("fused, no boosts", Weights(coverage=0, focus=0)),
         ("as shipped", Weights()),
     ]
@@ -169,6 +174,62 @@ def similarity(_: Path) -> None:
         left, right = (_EMBEDDER.embed([row[side] for row in rows]) for side in (0, 1))
         found, people = (left * right).sum(axis=1), np.array([float(row[2]) for row in rows])
         print(f"{language}: Spearman {_rank_correlation(found, people):.3f} over {len(rows):,} pairs")
+
+
+def heldout(_: Path) -> None:
+    """Every twentieth article of the corpora (which the starter never saw): which text belongs to which?"""
+    for language, name in (("English", "en_wiki_leads"), ("Chinese", "zh_wiki"), ("news", "en_wikinews")):
+        articles = [a for i, a in enumerate(_articles(name)) if i % 20 == 7 and len(a["text"]) > 100]
+        parts = [article["text"].split("\n") for article in articles]
+        leads = [part[0][:600] for part in parts]
+        _belong(f"{language}, title to lead", [article["title"] for article in articles], leads)
+        longer = [part for part in parts if len(part) > 2]
+        bodies = [max(part[1:], key=len)[:700] for part in longer]
+        _belong(f"{language}, lead to a paragraph below", [part[0][:400] for part in longer], bodies)
+    english, chinese = [], []
+    for i, page in enumerate(_articles("parallel_docs_en_zh")):
+        left, right = (re.split(r"\n\s*\n", page[side]) for side in ("en", "zh"))
+        if i % 20 == 7 and len(left) == len(right):
+            english, chinese = english + left, chinese + right
+    _belong("Chinese paragraph to its English original", chinese, english)
+
+
+def _articles(name: str) -> Iterator[dict[str, str]]:
+    path = SHARED / "data/corpora" / f"{name}.jsonl.xz"
+    if not path.is_file():
+        sys.exit(f"{path} is not here; set QUINZE_SHARED.")
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        yield from map(msgspec.json.decode, file)
+
+
+def _belong(label: str, questions: Sequence[str], texts: Sequence[str]) -> None:
+    """MRR and recall by vectors, and by bm25s's BM25 over the analyzer's terms where it is installed."""
+    likeness = _EMBEDDER.embed_queries(questions) @ _EMBEDDER.embed(texts).T
+    told = _ranks(likeness)
+    try:
+        import bm25s
+    except ImportError:
+        print(f"{label:45} {len(texts):5,} texts: {_EMBEDDER.id} {told}", flush=True)
+        return
+    index = bm25s.BM25()
+    index.index([_ANALYZER.tokens(text) for text in texts], show_progress=False)
+    words = np.array([index.get_scores(_ANALYZER.tokens(question) or ["-"]) for question in questions])
+    share = Weights().share_of(_EMBEDDER.id)
+    best = np.maximum(words.max(axis=1, keepdims=True), 1e-9)
+    fused = (1 - share) * words / best + share * likeness / np.maximum(
+        likeness.max(axis=1, keepdims=True), 1e-9
+    )
+    print(
+        f"{label:45} {len(texts):5,} texts: vectors {told}; BM25 {_ranks(words)}; both {_ranks(fused)}",
+        flush=True,
+    )
+
+
+def _ranks(scores: Numbers) -> str:
+    own = scores.diagonal()[:, None]
+    # Among equals one stands in the middle: a text without any word in common is not found by chance.
+    place = (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
+    return f"MRR {(1 / (place + 1)).mean():.3f}, among ten {(place < 10).mean():.3f}"
 
 
 def _rank_correlation(a: Numbers, b: Numbers) -> float:
@@ -275,9 +336,13 @@ def main(arguments: Sequence[str]) -> None:
     what: Mapping[str, Callable[[Path], None]] = {
         "quality": quality,
         "similarity": similarity,
+        "heldout": heldout,
         "embed": embed,
         "latency": latency,
     }
+    if "--embedder" in arguments:
+        at = arguments.index("--embedder")
+        arguments = [*arguments[:at], *arguments[at + 2 :]]
     for name in arguments or list(what):
         if name not in what:
             sys.exit(__doc__)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from quinze.embeddings.folding import fold
 from quinze.embeddings.han import SIMPLIFIED, TRADITIONAL
-from quinze.embeddings.hashing import BATCH_CHARACTERS, HashingEmbedder, load_embedder
+from quinze.embeddings.hashing import BATCH_CHARACTERS, HashingEmbedder
+from quinze.embeddings.loading import load_embedder
 from quinze.errors import InvalidRequestError
 
 EMBEDDER = HashingEmbedder()

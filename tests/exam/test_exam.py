@@ -24,7 +24,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from quinze.embeddings.hashing import HashingEmbedder
+from quinze.embeddings.loading import load_embedder
+from quinze.knowledge.defaults import EMBEDDER
 from quinze.knowledge.knowledge_base import KnowledgeBase
 from quinze.rag.pipeline import answer
 
@@ -74,7 +75,9 @@ def desk(
     if not ALL:
         paths = chosen(paths)
     names = [path.relative_to(documents).as_posix() for path in paths]
-    base = KnowledgeBase.open(folder / "base", embedder=HashingEmbedder(), create=True)
+    base = KnowledgeBase.open(
+        folder / "base", embedder=load_embedder(os.environ.get("QUINZE_EXAM_EMBEDDER", EMBEDDER)), create=True
+    )
     base.add(
         [*paths, *sorted(library.iterdir())],
         names=[*names, *sorted(f"python/{p.name}" for p in library.iterdir())],

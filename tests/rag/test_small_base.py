@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from quinze.embeddings.hashing import load_embedder
+from quinze.embeddings.loading import load_embedder
 from quinze.knowledge.knowledge_base import KnowledgeBase
 from quinze.rag.pipeline import answer
 

@@ -64,7 +64,7 @@ def test_a_knowledge_base_is_made_listed_and_removed(running: Any) -> None:
     made = running.http.post("/api/knowledge", json={"name": "笔记 2026"})
     assert made.status_code == 201
     expected = {"name": "笔记 2026", "documents": 0, "ready": 0, "failed": 0, "chunks": 0,
-                "embedder": "hashing-v1-512", "error": None}  # fmt: skip
+                "embedder": "starter-v1-256", "error": None}  # fmt: skip
     assert made.json().items() >= expected.items()
     assert running.http.post("/api/knowledge", json={"name": "笔记 2026"}).status_code == 409
     listed = running.http.get("/api/knowledge").json()["knowledge_bases"]

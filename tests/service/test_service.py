@@ -230,8 +230,8 @@ def test_a_document_that_is_not_there_is_not_found(service: Service) -> None:
 
 def test_vectors_come_with_their_tokens_and_the_embedders_id(service: Service) -> None:
     vectors, tokens, name = service.embed(["one two", "三"])
-    assert vectors.shape == (2, 512)
+    assert vectors.shape == (2, 256)
     assert tokens > 0
-    assert name == "hashing-v1-512"
+    assert name == "starter-v1-256"
     with pytest.raises(ModelNotFoundError):
         service.embed(["a"], model="nobody")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from quinze.api import Embedder
-from quinze.embeddings.hashing import load_embedder
+from quinze.embeddings.loading import load_embedder
 from quinze.errors import InvalidRequestError
 from quinze.knowledge.knowledge_base import KnowledgeBase
 from quinze.rag import pipeline as rag

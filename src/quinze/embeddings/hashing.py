@@ -18,10 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from quinze.embeddings.embedder import Embedder, Vectors
+from quinze.embeddings.embedder import Vectors
 from quinze.embeddings.folding import CJK, fold
 from quinze.embeddings.function_words import FUNCTION_CHARACTERS, FUNCTION_WORDS
-from quinze.errors import InvalidRequestError
 
 VERSION = 1
 DIMENSIONS = 512
@@ -174,14 +173,3 @@ def _mix(x: UInt) -> UInt:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-def load_embedder(name: str) -> Embedder:
-    """The embedder of that name ("hashing") or id ("hashing-v1-512")."""
-    if name in {"hashing", HashingEmbedder.id}:
-        return HashingEmbedder()
-    raise InvalidRequestError(
-        f"There is no embedder named {name[:80]!r}.",
-        hint=f"Known is hashing ({HashingEmbedder.id}).",
-        param="embedder",
-    )

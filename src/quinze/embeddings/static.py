@@ -13,6 +13,8 @@ V pieces, D dimensions, N texts.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ MOST_PIECES = 2**20
 MOST_DIMENSIONS = 4096
 BATCH_PIECES = 1 << 15
 """Rows summed at once: their numbers stay within the processor's cache."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, as broken files have: it is none, and the tokenizer cannot read it."""
 
 
 class StaticEmbedder:
@@ -57,15 +62,13 @@ class StaticEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(N, D) float32 of length 1; zero where a text holds no piece that is known."""
         out = np.zeros((len(texts), self.dimensions), np.float32)
-        rows = self._pieces(texts)
-        start = 0
-        while start < len(rows):
-            stop, held = start, 0
-            while stop < len(rows) and (stop == start or held + len(rows[stop]) <= BATCH_PIECES):
-                held += len(rows[stop])
-                stop += 1
-            self._sum(rows[start:stop], out[start:stop])
-            start = stop
+        pieces, borders = self._pieces(texts)
+        begin = 0
+        while begin < len(texts):
+            end = int(np.searchsorted(borders, borders[begin] + BATCH_PIECES, side="right")) - 1
+            end = min(max(end, begin + 1), len(texts))
+            self._sum(pieces[borders[begin] : borders[end]], borders[begin : end + 1], out[begin:end])
+            begin = end
         return out
 
     embed_queries = embed
@@ -73,19 +76,21 @@ class StaticEmbedder:
     def count_tokens(self, text: str) -> int:
         return len(self._pieces([text])[0])
 
-    def _pieces(self, texts: Sequence[str]) -> list[npt.NDArray[np.intp]]:
-        found = self._tokenizer.encode_batch_fast([fold(text) for text in texts], add_special_tokens=False)
-        ids = [np.array(encoding.ids, np.intp) for encoding in found]
-        return [row[row > 0] for row in ids]
+    def _pieces(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """The known pieces of all texts, end to end; and (N + 1,) where each text's begin."""
+        folded = [_SURROGATE.sub(" ", fold(text)) for text in texts]
+        found = [e.ids for e in self._tokenizer.encode_batch_fast(folded, add_special_tokens=False)]
+        pieces = np.fromiter(itertools.chain.from_iterable(found), np.intp)
+        known = np.concatenate([[0], np.cumsum(pieces > 0)])
+        borders = known[np.concatenate([[0], np.cumsum([len(ids) for ids in found], dtype=np.intp)])]
+        return pieces[pieces > 0], borders
 
-    def _sum(self, rows: list[npt.NDArray[np.intp]], out: Vectors) -> None:
-        full = [place for place, row in enumerate(rows) if len(row)]
-        if not full:
+    def _sum(self, pieces: npt.NDArray[np.intp], borders: npt.NDArray[np.intp], out: Vectors) -> None:
+        full = np.flatnonzero(np.diff(borders))
+        if not len(full):
             return
-        ids = np.concatenate([rows[place] for place in full])
-        starts = np.cumsum([0, *(len(rows[place]) for place in full[:-1])])
-        weighted = self._vectors[ids] * self._scales[ids, None]
-        sums = np.add.reduceat(weighted, starts, axis=0)
+        weighted = self._vectors[pieces] * self._scales[pieces, None]
+        sums = np.add.reduceat(weighted, borders[full] - borders[0], axis=0)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         out[full] = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
 

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 SEARCH_RESULTS = 8
 """Passages that a search returns, and that an answer reads."""
-EMBEDDER = "hashing"
+EMBEDDER = "starter"
 """What turns passages into vectors in a new knowledge base."""

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from quinze.embeddings.embedder import Embedder
-from quinze.embeddings.hashing import load_embedder
+from quinze.embeddings.loading import load_embedder
 from quinze.errors import ConflictError, DocumentNotFoundError, KnowledgeBaseNotFoundError
 from quinze.knowledge.defaults import EMBEDDER, SEARCH_RESULTS
 from quinze.knowledge.document import Block

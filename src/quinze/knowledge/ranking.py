@@ -44,6 +44,8 @@ class Weights(msgspec.Struct, frozen=True):
     """Share of the vectors in the sum of both rankings; the words have the rest."""
     hashing_vector: float = 0.2
     """The same for the hashing embedder, whose vectors know spellings only."""
+    starter_vector: float = 0.25
+    """The same for the starter embedder, which knows words but not their order."""
     coverage: float = 0.2
     """Added for a passage that holds every informative word of the question."""
     focus: float = 0.1
@@ -61,6 +63,15 @@ class Weights(msgspec.Struct, frozen=True):
     """... and in `coverage`."""
     numbers: float = 1.5
     """How much more a number of the question weighs in `coverage` than a word as rare."""
+
+    def share_of(self, embedder: str) -> float:
+        """How much the vectors of this embedder (its id) count beside the words."""
+        kinds = {"hashing": self.hashing_vector, "starter": self.starter_vector}
+        return kinds.get(embedder.split("-")[0], self.vector)
+
+    def with_vectors(self, share: float) -> Weights:
+        """The same with one share for every embedder."""
+        return msgspec.structs.replace(self, vector=share, hashing_vector=share, starter_vector=share)
 
 
 class Collection(msgspec.Struct, frozen=True):

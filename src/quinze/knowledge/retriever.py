@@ -91,8 +91,7 @@ class Retriever:
         self._store, self._embedder, self._analyzer = store, embedder, analyzer
         self._glossary = read_glossary(analyzer)
         self.weights, self.limits = weights or Weights(), limits or Limits()
-        hashing = embedder.id.startswith("hashing")
-        self._vector_share = self.weights.hashing_vector if hashing else self.weights.vector
+        self._vector_share = self.weights.share_of(embedder.id)
         self._index = VectorIndex(embedder.dimensions)
         self._lock = threading.Lock()
         self._state: _State | None = None

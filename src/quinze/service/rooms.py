@@ -54,7 +54,7 @@ class Rooms:
                 self._readers = None
 
     def load_embedder(self, name: str) -> Embedder:
-        from quinze.embeddings.hashing import load_embedder
+        from quinze.embeddings.loading import load_embedder
 
         return load_embedder(name)
 

@@ -1,0 +1,1 @@
+"""Models that Quinze itself made, by recipes/starter. Each folder has a card with its numbers."""
