@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -52,8 +54,6 @@ def test_ids_equal_those_of_transformers(ours: Tokenizer, peer, text):
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=40))
 def test_every_text_comes_back(ours: Tokenizer, text):
-    import unicodedata
-
     assert ours.decode(ours.encode(text)) == unicodedata.normalize("NFC", text)
 
 
@@ -67,11 +67,8 @@ def test_digits_stand_alone_and_special_tokens_come_first(ours: Tokenizer):
 def test_a_gguf_file_of_it_gives_the_same_ids(
     trained: tuple[Path, TokenizerReport], ours: Tokenizer, tmp_path
 ):
-    from types import SimpleNamespace
-
     folder, report = trained
-    checkpoint = SimpleNamespace(format="safetensors")
-    keys = vocabulary_keys(folder, checkpoint, report.vocab_size)  # type: ignore[arg-type]
+    keys = vocabulary_keys(folder, SimpleNamespace(format="safetensors"), report.vocab_size)  # type: ignore[arg-type]
     assert keys["tokenizer.ggml.pre"] == "qwen2"
     read = Tokenizer(from_gguf(keys))
     assert [read.encode(text) for text in PROBES] == [ours.encode(text) for text in PROBES]
@@ -161,6 +158,8 @@ def test_characters_beyond_ascii_are_one_token_each(tmp_path: Path):
     ids = tokenizer.encode(text)
     assert [tokenizer.piece(id_).decode() for id_ in ids] == list(text)
     assert ids == [sorted(set(text)).index(c) for c in text]
+    keys = vocabulary_keys(tmp_path, SimpleNamespace(format="safetensors"), tokenizer.vocab_size)  # type: ignore[arg-type]
+    assert Tokenizer(from_gguf(keys)).encode(text) == ids
 
 
 def test_a_vocabulary_smaller_than_its_bytes_is_refused(tmp_path: Path):
