@@ -41,9 +41,9 @@ def tune(model: Any, folder: Path, seed: int, **changes: Any) -> Any:
     return wanted
 
 
-def opened(path: Path, kernels: str, threads: int = 2) -> tuple[native.Decoder, Model]:
+def opened(path: Path, kernels: str, threads: int = 2, packed: Any = None) -> tuple[native.Decoder, Model]:
     model = load_model(path)
-    return _decoder(model, 256, threads, kernels), model
+    return _decoder(model, 256, threads, kernels, packed or {}), model
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "phi3", "olmo2"])
@@ -72,9 +72,9 @@ def test_over_quantized_weights_it_is_the_adapter_on_the_dequantized_base(
         )
         for name, low in fitted(read_adapter(tmp_path / "tune"), model).items()
     }
-    wanted_decoder = _decoder(Model(model.config, plain | merged, model.checkpoint), 256, 2, kernels)
+    wanted_decoder = _decoder(Model(model.config, plain | merged, model.checkpoint), 256, 2, kernels, {})
     wanted = wanted_decoder.forward_all(wanted_decoder.cache("f32"), IDS)
-    base_decoder = _decoder(Model(model.config, plain, model.checkpoint), 256, 2, kernels)
+    base_decoder = _decoder(Model(model.config, plain, model.checkpoint), 256, 2, kernels, {})
     bare = base_decoder.forward_all(base_decoder.cache("f32"), IDS)
     number = load_adapter(decoder, model, read_adapter(tmp_path / "tune"))
     found = decoder.forward_all(decoder.cache("f32"), IDS, number)

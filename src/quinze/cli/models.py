@@ -43,7 +43,7 @@ def _row(model: ModelInfo) -> tuple[str, ...]:
         console.in_bytes(model.bytes),
         f"{model.context_length:,}",
         "yes" if model.can_chat else "no",
-        "loaded" if model.loaded else "",
+        f"on {model.base}" if model.base else "loaded" if model.loaded else "",
     )
 
 
@@ -62,6 +62,7 @@ def show(model: str, as_json: bool) -> None:
             ("name", info.name),
             ("remote" if info.upstream else "path", info.path),
             ("format", info.format),
+            ("base", info.base),
             ("model" if info.upstream else "architecture", info.architecture),
             ("parameters", f"{info.parameters:,}" if info.parameters else ""),
             ("type", info.quantization),
@@ -85,6 +86,12 @@ def show(model: str, as_json: bool) -> None:
 @click.argument("path", metavar="PATH|NAME")
 @click.option("--name", help="Name to call it by; made from the file's name when none is given.")
 @click.option(
+    "--base",
+    metavar="MODEL",
+    help="PATH is an adapter (a LoRA folder of Quinze, PEFT or mlx-lm): the model that it runs on, a name or a "
+    "path. Several share one model in memory.",
+)
+@click.option(
     "--upstream",
     metavar="URL",
     help="The model runs on another server that speaks OpenAI's HTTP (vLLM, llama.cpp, SGLang, Ollama, "
@@ -106,24 +113,30 @@ def show(model: str, as_json: bool) -> None:
     help="With --upstream: tokens of its context, where the server does not tell.",
 )
 @json_option
-def add(path: str, name: str | None, as_json: bool, **upstream: Any) -> None:
+def add(path: str, name: str | None, base: str | None, as_json: bool, **upstream: Any) -> None:
     """Give the model at PATH a name. It stays where it is and is not copied.
 
-    PATH is a GGUF file, a Hugging Face folder (safetensors), or a llama2.c .bin with its tokenizer beside it.
+    PATH is a GGUF file, a Hugging Face folder (safetensors), a llama2.c .bin with its tokenizer beside it, or an
+    adapter: quinze add runs/bread/final --name bread --base llama
     With --upstream, the word is the NAME itself: quinze add big --upstream http://gpu:8000/v1
     """
     if upstream["upstream"] is not None:
+        if base is not None:
+            raise InvalidRequestError("--base goes with an adapter of this machine.", param="base")
         _add_upstream(path, name, as_json=as_json, **upstream)
         return
     given = next((option for option, value in upstream.items() if value), None)
     if given is not None:
         raise InvalidRequestError(f"--{given.replace('_', '-')} goes with --upstream.", param=given)
     with opened_service() as service:
-        info = service.models.add(path, name)
+        info = service.models.add(path, name, base=base)
     if as_json:
         console.print_json(info)
         return
-    console.print_text(f"{info.name}  {console.in_count(info.parameters)} parameters, {info.quantization}")
+    on = f" beside {info.base}" if info.base else ""
+    console.print_text(
+        f"{info.name}  {console.in_count(info.parameters)} parameters{on}, {info.quantization}"
+    )
     word = "chat" if info.can_chat else "run"
     console.remark(f"Try it: quinze {word} {info.name}")
 

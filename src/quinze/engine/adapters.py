@@ -6,17 +6,54 @@ decoder. The model's weights are never touched, so quantized ones do as well. Kn
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from quinze import native
+from quinze.errors import InvalidRequestError
 from quinze.formats.quants import decode
-from quinze.models.adapters import Adapter, LowRank, fitted
+from quinze.models.adapters import Adapter, LowRank, digest, fitted
 from quinze.models.weights import Model
 
 NONE = -1
 """The number of no adapter: the model as it is."""
+MOST = 256
+"""Adapters beside one model."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """An adapter in an engine. Keys and values computed with one serve nobody who has another."""
+
+    number: int
+    name: str
+
+
+class Adapters:
+    """Those of one engine, each loaded once. They stay as long as the engine: some megabytes each."""
+
+    def __init__(self, decoder: native.Decoder, model: Model) -> None:
+        self._decoder, self._model = decoder, model
+        self._lock = threading.Lock()
+        self._loaded: dict[str, Loaded] = {}
+
+    def load(self, adapter: Adapter) -> Loaded:
+        """By its content: the same one from another folder is the same. InvalidRequestError for too many,
+        UnsupportedModelError for one of another model."""
+        key = digest(adapter.path)
+        with self._lock:
+            if key not in self._loaded:
+                if len(self._loaded) >= MOST:
+                    raise InvalidRequestError(
+                        f"{MOST} adapters are loaded beside {self._model.config.name}.",
+                        hint="Unload the model, which unloads them too.",
+                    )
+                number = load_adapter(self._decoder, self._model, adapter)
+                self._loaded[key] = Loaded(number, adapter.path.name)
+            return self._loaded[key]
 
 
 def load_adapter(decoder: native.Decoder, model: Model, adapter: Adapter) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, overload
 
+from quinze.engine.adapters import Loaded
 from quinze.engine.constraints import Grammar, Grammars
 from quinze.engine.engine import Engine
 from quinze.engine.options import DEFAULT_KV_TYPE, DEFAULT_PREFIX_BYTES
@@ -22,6 +23,7 @@ from quinze.engine.packed import packed_weights
 from quinze.engine.packing import DEFAULT_PACKING, packing_of
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
+from quinze.llm.adapted import Adapted
 from quinze.llm.context import DEFAULT_OVERFLOW
 from quinze.llm.messages import Completion, Delta, Message, Role
 from quinze.llm.model import Messages
@@ -91,6 +93,18 @@ class LLM:
             packed=packed_weights(model, threads) if packing_of(pack_weights) == "auto" else {},
         )
         self.context_length = self._engine.context_length
+        self._adapter: Loaded | None = None
+        self._adapted = Adapted(self)
+
+    def adapted(self, adapter: Path | str, name: str | None = None) -> LLM:
+        """This model through an adapter, a LoRA folder: the weights are shared, and nothing is merged.
+
+        Tokenizer and template beside the adapter count, where it brought any. Each is loaded once, and lives
+        as long as this model. UnsupportedModelError for an adapter of another model.
+
+        >>> llm.adapted("runs/bread/final").chat([Message("user", "Hello!")]).text
+        """
+        return self._adapted.get(Path(adapter).expanduser(), name)
 
     @property
     def remote(self) -> str:
@@ -228,6 +242,9 @@ class LLM:
 
     def close(self) -> None:
         """Give the memory back."""
+        if self._adapter is not None:
+            return  # the model that it belongs to closes it
+        self._adapted.close()
         if self._template is not None:
             self._template.close()
         self._engine.close()
@@ -266,7 +283,12 @@ class LLM:
         stop_ids = self.tokenizer.stop_ids
         constraint = None if grammar is None else self._grammars.compile(grammar)
         generation = self._engine.generate(
-            admitted.ids, granted, stop_ids=stop_ids, cancel=cancel, constraint=constraint
+            admitted.ids,
+            granted,
+            stop_ids=stop_ids,
+            cancel=cancel,
+            constraint=constraint,
+            adapter=self._adapter,
         )
         return reply(generation, decoder, stops, admitted.ledger, self.tokenizer.piece)
 

@@ -359,7 +359,10 @@ def _stranger(adapter: Adapter, config: ModelConfig, why: str) -> UnsupportedMod
 
 
 def digest(path: Path) -> str:
-    """sha256 of an adapter's weights, in hex: two adapters of one digest add the same."""
-    file = path / WEIGHTS if (path / WEIGHTS).is_file() else path / MLX_WEIGHTS
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    """sha256 of an adapter's config and weights, in hex: two adapters of one digest add the same."""
+    found = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS, MLX_WEIGHTS):
+        if (path / name).is_file():
+            with (path / name).open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()

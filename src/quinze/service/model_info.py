@@ -38,6 +38,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     packed_bytes: int = 0
     """On disk, of the rearranged copy of its weights that it runs faster from; 0 where there is none."""
     error: str = ""
+    base: str = ""
+    """Of an adapter: the model whose weights it runs on."""
     upstream: str = ""
     """Address of the server that it runs on: what is written to it goes there. "": it runs here."""
 

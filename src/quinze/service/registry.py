@@ -27,6 +27,7 @@ from quinze.errors import (
 )
 from quinze.formats.part_names import model_stem, part_files
 from quinze.paths import atomic_write
+from quinze.service.adapter_models import base_written, describe_adapter, is_adapter, parted
 from quinze.service.model_info import ModelInfo as ModelInfo
 from quinze.service.names import valid_name
 from quinze.service.rooms import Rooms
@@ -95,7 +96,7 @@ class Registry:
     def require(self, name: str) -> str:
         """`name` if a model bears it. What comes over a wire must be one: paths are for this machine."""
         paths = self._paths()
-        if name not in paths and name not in self._upstreams():
+        if name not in paths and name not in self._upstreams() and parted(name, set(paths)) is None:
             raise self._unknown(name)
         return name
 
@@ -125,10 +126,11 @@ class Registry:
 
     # --- links
 
-    def add(self, path: str | Path, name: str | None = None) -> ModelInfo:
+    def add(self, path: str | Path, name: str | None = None, *, base: str | None = None) -> ModelInfo:
         """Link the model at `path` by `name` (its file's name when none is given).
 
-        It is checked first, not copied.
+        It is checked first, not copied. `base`: name or path of the model that an adapter runs on, where its
+        own config does not say.
         """
         path = _absolute(path)
         if _exists(path):
@@ -138,14 +140,21 @@ class Registry:
                 f"There is no file or folder {path}.", hint="Check the path.", param="path"
             )
         name = valid_name(name if name is not None else _name_of(path), of="model")
-        found = self._info(name, path)
+        entry = {"path": str(path)}
+        if base is not None and not is_adapter(path):
+            raise InvalidRequestError(f"{path.name} is a whole model: it runs on no other.", param="base")
+        if base is not None:
+            found = self._adapter_info(name, path, self._resolve(base)[1])
+            entry["base"] = base if base in self._paths() else str(_absolute(base))
+        else:
+            found = self._info(name, path)
         if found.error:
             raise FileFormatError(found.error, param="path")
         with self._editing():
             known = self._paths().get(name)
             if (known is not None and known != path) or name in self._upstreams():
                 raise taken(name)
-            self._write({**self._entries(), name: {"path": str(path)}})
+            self._write({**self._entries(), name: entry})
         return found
 
     def add_upstream(
@@ -214,8 +223,10 @@ class Registry:
             yield self._elsewhere(str(name_or_path), link, cancel)
             return
         path = self.path_of(name_or_path)
-        with self._turns.use(path, _stamp(path), cancel) as llm:
-            yield llm
+        base = self._base_of(str(name_or_path), path)
+        lent = path if base is None else base
+        with self._turns.use(lent, _stamp(lent), cancel) as llm:
+            yield llm if base is None else llm.adapted(path, str(name_or_path))
 
     def waiting(self) -> int:
         return self._turns.waiting()
@@ -312,6 +323,8 @@ class Registry:
         paths = self._paths()
         if isinstance(name_or_path, str) and given in paths:
             return given, paths[given]
+        if (pair := parted(given, set(paths))) is not None:
+            return given, paths[pair[1]]
         if (
             "\x00" not in given
             and given.strip()
@@ -331,9 +344,28 @@ class Registry:
             param="model",
         )
 
+    def _base_of(self, name: str, path: Path) -> Path | None:
+        """Of an adapter: the model named before the +, the linked one, or the one in its own config."""
+        if not is_adapter(path):
+            return None
+        pair = parted(name, set(self._paths()))
+        entries = self._entries().values()
+        linked = (str(e["base"]) for e in entries if e.get("path") == str(path) and e.get("base"))
+        named = pair[0] if pair else next(linked, None)
+        found = self._resolve(named)[1] if named is not None else base_written(path)
+        if found is None or is_adapter(found):
+            raise InvalidRequestError(
+                f"{path.name} is an adapter, and nothing says on which model it runs.",
+                hint="Say it: quinze add ADAPTER --base MODEL; or ask for MODEL+ADAPTER.",
+                param="base",
+            )
+        return found
+
     def _info(self, name: str, path: Path) -> ModelInfo:
         loaded, packed = path in self._turns.loaded(), self._rooms.packed_bytes(path)
         stamp = _stamp(path)
+        if is_adapter(path):
+            return self._adapter_info(name, path)
         with self._lock:
             known = self._described.get(path)
         if known is None or known[0] != stamp:
@@ -341,6 +373,17 @@ class Registry:
             with self._lock:
                 self._described[path] = known
         return msgspec.structs.replace(known[1], name=name, loaded=loaded, packed_bytes=packed)
+
+    def _adapter_info(self, name: str, path: Path, base: Path | None = None) -> ModelInfo:
+        try:
+            found = base or self._base_of(name, path)
+            assert found is not None
+            on = self._info(next((n for n, p in self._paths().items() if p == found), str(found)), found)
+            if on.error:
+                return ModelInfo(name=name, path=str(path), base=on.name, error=on.error)
+            return ModelInfo(name=name, path=str(path), loaded=on.loaded, **describe_adapter(path, on))
+        except QuinzeError as error:
+            return ModelInfo(name=name, path=str(path), format="adapter", error=str(error))
 
     def _describe(self, path: Path) -> ModelInfo:
         if not path.exists():

@@ -77,6 +77,12 @@ class _Generation(msgspec.Struct, kw_only=True):
     """The last three are vLLM's."""
     context_overflow: Overflow | None = None
     """Our own: what is done with a prompt that does not fit."""
+    adapter: str | None = None
+    """Our own: an adapter's name, for `model` as its base: the same as "model+adapter"."""
+
+    def __post_init__(self) -> None:
+        if self.adapter:
+            self.model = f"{self.model}+{self.adapter}"
 
 
 class ChatRequest(_Generation, kw_only=True):
