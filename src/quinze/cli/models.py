@@ -88,8 +88,8 @@ def show(model: str, as_json: bool) -> None:
 @click.option(
     "--base",
     metavar="MODEL",
-    help="PATH is an adapter (a LoRA folder of Quinze, PEFT or mlx-lm): the model that it runs on, a name or a "
-    "path. Several share one model in memory.",
+    help="PATH is an adapter (a LoRA folder of Quinze, PEFT or mlx-lm): the model that it runs on, a name or "
+    "a path. Several share one model in memory.",
 )
 @click.option(
     "--upstream",
@@ -116,8 +116,8 @@ def show(model: str, as_json: bool) -> None:
 def add(path: str, name: str | None, base: str | None, as_json: bool, **upstream: Any) -> None:
     """Give the model at PATH a name. It stays where it is and is not copied.
 
-    PATH is a GGUF file, a Hugging Face folder (safetensors), a llama2.c .bin with its tokenizer beside it, or an
-    adapter: quinze add runs/bread/final --name bread --base llama
+    PATH is a GGUF file, a Hugging Face folder (safetensors), a llama2.c .bin with its tokenizer beside it, or
+    an adapter: quinze add runs/bread/final --name bread --base llama
     With --upstream, the word is the NAME itself: quinze add big --upstream http://gpu:8000/v1
     """
     if upstream["upstream"] is not None:

@@ -32,6 +32,11 @@ class Loaded:
     name: str
 
 
+def number_of(adapter: Loaded | None) -> int:
+    """What a sequence's ids carry through the decoder."""
+    return NONE if adapter is None else adapter.number
+
+
 class Adapters:
     """Those of one engine, each loaded once. They stay as long as the engine: some megabytes each."""
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quinze import native
+from quinze.engine.adapters import Adapters, Loaded, number_of
 from quinze.engine.constraints import Constraint
 from quinze.engine.generation import Generation
 from quinze.engine.options import DEFAULT_KV_TYPE, DEFAULT_PREFIX_BYTES, kv_type_of
@@ -32,6 +33,7 @@ from quinze.engine.speculation import PromptLookup
 from quinze.errors import ContextLengthError, InvalidRequestError, UnsupportedModelError
 from quinze.formats.checkpoint import Tensor, TensorType
 from quinze.formats.quants import decode
+from quinze.models.adapters import Adapter
 from quinze.models.config import ModelConfig
 from quinze.models.weights import Model
 
@@ -79,6 +81,7 @@ class Engine:
         self._decoder: native.Decoder | None = _decoder(
             model, self.context_length, self.threads, kernels, packed or {}
         )
+        self._adapters: Adapters | None = Adapters(self._decoder, model)
         self._scheduler = Scheduler(
             self._decoder,
             name=model.config.name,
@@ -95,10 +98,12 @@ class Engine:
         stop_ids: Collection[int] = (),
         cancel: threading.Event | None = None,
         constraint: Constraint | None = None,
+        adapter: Loaded | None = None,
     ) -> Generation:
         """The ids that follow `ids`, each computed when it is asked for.
 
         constraint  what may be said; a fresh one for each generation
+        adapter     from `load_adapter`: what the ids pass through besides; others have theirs meanwhile
 
         Raises ContextLengthError if the prompt does not fit, TooLargeError if there could never be memory for
         it, InvalidRequestError for ids the model has not.
@@ -119,14 +124,24 @@ class Engine:
             constrained=constraint is not None,
             wants_logprobs=params.logprobs is not None,
             lookup=PromptLookup(prompt) if guesses else None,
+            adapter=number_of(adapter),
         )
         return Generation(self._scheduler, sequence, constraint)
 
-    def logits(self, ids: abc.Sequence[int]) -> native.Floats:
+    def load_adapter(self, adapter: Adapter) -> Loaded:
+        """Put an adapter beside the model, for as long as that is open. A second time it is the same.
+
+        UnsupportedModelError if it was made for another model.
+        """
+        self._running()
+        assert self._adapters is not None
+        return self._adapters.load(adapter)
+
+    def logits(self, ids: abc.Sequence[int], adapter: Loaded | None = None) -> native.Floats:
         """The logits after each of `ids` (T, V), as one fresh sequence."""
         prompt = self._checked(ids)
         decoder = self._running()
-        return decoder.forward_all(decoder.cache(self._kv_type), prompt)
+        return decoder.forward_all(decoder.cache(self._kv_type), prompt, number_of(adapter))
 
     def observe(self) -> None:
         """Sum up from now on the squares of what each weight is multiplied with."""
@@ -152,6 +167,7 @@ class Engine:
         """Give the memory back. A generation under way ends with InvalidRequestError at its next token."""
         self._scheduler.close()
         self._decoder = None
+        self._adapters = None
         self._model = None
 
     def _running(self) -> native.Decoder:

@@ -23,11 +23,13 @@ class Prefix:
     """Of these ids, or of as many of them as it has."""
     singly: list[tuple[int, int]]
     """Ranges that were computed one by one."""
+    adapter: int = -1
+    """Keys and values computed with one adapter are no use to another."""
 
     def common(self, sequence: Sequence, most: int) -> int:
         """How many of its ids, up to `most`, can be those of the sequence. Where that begins again, only what
         was computed as its own were."""
-        if self.ids[0] != sequence.ids[0]:
+        if self.ids[0] != sequence.ids[0] or self.adapter != sequence.adapter:
             return 0
         length = min(common_prefix(self.ids, sequence.ids), most)
         if length <= self.cache.length and not self.cache.can_share(length):
@@ -50,7 +52,9 @@ class Prefixes:
         ids = prefix.ids
         if not ids or not self._most_bytes:
             return
-        self._kept = [one for one in self._kept if ids[: len(one.ids)] != one.ids]
+        self._kept = [
+            one for one in self._kept if one.adapter != prefix.adapter or ids[: len(one.ids)] != one.ids
+        ]
         self._kept.append(prefix)
         while len(self._kept) > MOST_KEPT or self.bytes() > self._most_bytes:
             self.drop_one()

@@ -184,7 +184,7 @@ class Scheduler:
             self._turn.remove(sequence)
         cache, sequence.cache = sequence.cache, None
         if cache is not None:
-            self._prefixes.put(Prefix(sequence.ids[: cache.length], cache, sequence.singly))
+            self._prefixes.put(Prefix(sequence.ids[: cache.length], cache, sequence.singly, sequence.adapter))
 
     @staticmethod
     def _in_prompt(sequence: Sequence) -> bool:
@@ -231,7 +231,8 @@ class Scheduler:
             if self._room(sequence, len(ids), parts):
                 assert sequence.cache is not None
                 mask = sequence.mask if sequence.constrained else None
-                parts[sequence] = (sequence.cache, ids, False, len(guesses), sequence.sampler, mask, -1)
+                chooser, adapter = sequence.sampler, sequence.adapter
+                parts[sequence] = (sequence.cache, ids, False, len(guesses), chooser, mask, adapter)
         rows = sum(len(part[1]) for part in parts.values())
         budget = min(STEP_TOKENS - rows, self._piece_tokens() if parts else STEP_TOKENS)
         for sequence in list(self._turn):
@@ -262,7 +263,8 @@ class Scheduler:
         chooses = not again and end == sequence.prompt
         mask = sequence.mask if sequence.constrained and chooses else None
         ids = np.asarray(sequence.ids[done:end], np.int32)
-        return (sequence.cache, ids, not singly, 0, sequence.sampler if chooses else None, mask, -1)
+        chooser = sequence.sampler if chooses else None
+        return (sequence.cache, ids, not singly, 0, chooser, mask, sequence.adapter)
 
     def _guesses(self, sequence: Sequence) -> list[int]:
         if sequence.lookup is None or sequence.cache is None or sequence.left <= 1:
@@ -282,7 +284,7 @@ class Scheduler:
         for other in self._running:
             if other is sequence or not other.started or other.cache is None:
                 continue
-            prefix = Prefix(other.ids, other.cache, other.singly)
+            prefix = Prefix(other.ids, other.cache, other.singly, other.adapter)
             common, now = prefix.common(sequence, most), prefix.common(sequence, min(most, other.computed))
             if now > shared:
                 best, shared = prefix, now

@@ -57,6 +57,8 @@ class Sequence:
     wants_logprobs: bool = False
     lookup: PromptLookup | None = None
     """Guesses what comes next; None: nothing is guessed."""
+    adapter: int = -1
+    """Which adapter its ids pass through (engine/adapters.py); -1: none."""
 
     mask: native.Mask | None = None
     """By the reader: what the next token may be."""

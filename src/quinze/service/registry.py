@@ -25,10 +25,18 @@ from quinze.errors import (
     QuinzeError,
     StorageError,
 )
-from quinze.formats.part_names import model_stem, part_files
 from quinze.paths import atomic_write
 from quinze.service.adapter_models import base_written, describe_adapter, is_adapter, parted
 from quinze.service.model_info import ModelInfo as ModelInfo
+from quinze.service.model_paths import (
+    Stamp,
+    absolute,
+    exists,
+    first_part,
+    looks_like_path,
+    name_of,
+    stamp_of,
+)
 from quinze.service.names import valid_name
 from quinze.service.rooms import Rooms
 from quinze.service.settings import Settings
@@ -42,8 +50,6 @@ if TYPE_CHECKING:
 FILE_NAME = "models.json"
 FOLDER = "models"
 
-_Stamp = tuple[int, int]
-
 
 class Registry:
     def __init__(self, home: Path, settings: Settings, rooms: Rooms) -> None:
@@ -51,7 +57,7 @@ class Registry:
         self._settings, self._rooms = settings, rooms
         self._keys = Keys(home, rooms.secret)
         self._lock = threading.RLock()
-        self._described: dict[Path, tuple[_Stamp, ModelInfo]] = {}
+        self._described: dict[Path, tuple[Stamp, ModelInfo]] = {}
         self._turns: Turns[LLM] = Turns(
             lambda path: rooms.load_llm(
                 path,
@@ -118,7 +124,7 @@ class Registry:
         if chosen and chosen in self._upstreams():
             return chosen
         if chosen:
-            path = _absolute(chosen)
+            path = absolute(chosen)
             return next((name for name, known in self._paths().items() if known == path), chosen)
         whole = [model for model in self.list() if not model.error and not model.upstream]
         able = [model for model in whole if model.can_chat] or whole
@@ -132,20 +138,20 @@ class Registry:
         It is checked first, not copied. `base`: name or path of the model that an adapter runs on, where its
         own config does not say.
         """
-        path = _absolute(path)
-        if _exists(path):
-            path = _first_part(path)
+        path = absolute(path)
+        if exists(path):
+            path = first_part(path)
         else:
             raise ModelNotFoundError(
                 f"There is no file or folder {path}.", hint="Check the path.", param="path"
             )
-        name = valid_name(name if name is not None else _name_of(path), of="model")
+        name = valid_name(name if name is not None else name_of(path), of="model")
         entry = {"path": str(path)}
         if base is not None and not is_adapter(path):
             raise InvalidRequestError(f"{path.name} is a whole model: it runs on no other.", param="base")
         if base is not None:
             found = self._adapter_info(name, path, self._resolve(base)[1])
-            entry["base"] = base if base in self._paths() else str(_absolute(base))
+            entry["base"] = base if base in self._paths() else str(absolute(base))
         else:
             found = self._info(name, path)
         if found.error:
@@ -225,7 +231,7 @@ class Registry:
         path = self.path_of(name_or_path)
         base = self._base_of(str(name_or_path), path)
         lent = path if base is None else base
-        with self._turns.use(lent, _stamp(lent), cancel) as llm:
+        with self._turns.use(lent, stamp_of(lent), cancel) as llm:
             yield llm if base is None else llm.adapted(path, str(name_or_path))
 
     def waiting(self) -> int:
@@ -245,12 +251,12 @@ class Registry:
                     continue
                 if path.is_dir() or path.suffix.lower() == ".gguf":
                     with contextlib.suppress(InvalidRequestError):
-                        found.setdefault(valid_name(_name_of(path), of="model"), path.absolute())
+                        found.setdefault(valid_name(name_of(path), of="model"), path.absolute())
         found |= self._links()
         # A default given by its path is a model like the others, by its file's name.
         chosen = self._settings.default_model
-        if chosen and chosen not in found and _looks_like_path(chosen) and _exists(_absolute(chosen)):
-            found.setdefault(_name_of(_absolute(chosen)), _absolute(chosen))
+        if chosen and chosen not in found and looks_like_path(chosen) and exists(absolute(chosen)):
+            found.setdefault(name_of(absolute(chosen)), absolute(chosen))
         return found
 
     def _elsewhere(self, name: str, link: UpstreamLink, cancel: threading.Event | None) -> LanguageModel:
@@ -328,11 +334,11 @@ class Registry:
         if (
             "\x00" not in given
             and given.strip()
-            and (isinstance(name_or_path, Path) or _looks_like_path(given))
+            and (isinstance(name_or_path, Path) or looks_like_path(given))
         ):
-            path = _absolute(given)
-            if _exists(path):
-                path = _first_part(path)
+            path = absolute(given)
+            if exists(path):
+                path = first_part(path)
                 return next((name for name, known in paths.items() if known == path), str(path)), path
         raise self._unknown(given)
 
@@ -363,7 +369,7 @@ class Registry:
 
     def _info(self, name: str, path: Path) -> ModelInfo:
         loaded, packed = path in self._turns.loaded(), self._rooms.packed_bytes(path)
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         if is_adapter(path):
             return self._adapter_info(name, path)
         with self._lock:
@@ -398,54 +404,14 @@ class Registry:
             )
 
 
-def _absolute(path: str | Path) -> Path:
-    if "\x00" in str(path):
-        raise InvalidRequestError("The path holds a NUL character.", param="path")
-    # Not resolved: a link that the user made is the user's name for the file.
-    with contextlib.suppress(RuntimeError):  # "~nobody"
-        path = Path(path).expanduser()
-    return Path(path).absolute()
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # too long a name
-        return False
-
-
-def _first_part(path: Path) -> Path:
-    """A model in several files goes by its first, whichever is named; a missing one is told of later."""
-    first = part_files(path)[0]
-    return first if _exists(first) else path
-
-
-def _looks_like_path(given: str) -> bool:
-    return given.startswith((".", "/", "~")) or "/" in given or given.lower().endswith((".gguf", ".bin"))
-
-
-def _name_of(path: Path) -> str:
-    return model_stem(path) if path.suffix.lower() in {".gguf", ".bin"} else path.name
-
-
 def _kv_budget(path: Path) -> int | None:
     """Memory for the keys and values of a model: of what is free, what its weights leave, less a tenth."""
     from quinze.service.fit import free_memory
 
     free = free_memory()
-    return max(free * 9 // 10 - _stamp(path)[1], free // 8) or None
-
-
-def _stamp(path: Path) -> _Stamp:
-    """Changes when the model does: then it is described and loaded anew."""
-    newest = size = 0
-    with contextlib.suppress(OSError):
-        for part in sorted(path.iterdir()) if path.is_dir() else part_files(path):
-            found = part.stat()
-            newest, size = max(newest, found.st_mtime_ns), size + found.st_size
-    return newest, size
+    return max(free * 9 // 10 - stamp_of(path)[1], free // 8) or None
 
 
 def created_at(info: ModelInfo) -> int:
     """Unix time at which the model's file was last written (OpenAI's `created`)."""
-    return _stamp(Path(info.path))[0] // 10**9 or int(time.time())
+    return stamp_of(Path(info.path))[0] // 10**9 or int(time.time())

@@ -79,14 +79,16 @@ class EngineView(_Worded):
         self._adapter = adapter
         # Keys and values in float32: a certificate compares weights, not what a cache rounds off.
         self._engine = Engine(load_model(path), threads=threads, kv_type="f32")
+        self._loaded = None if adapter is None else self._engine.load_adapter(read_adapter(adapter))
         self.context_length = self._engine.context_length
 
     def logits(self, ids: Sequence[int]) -> Floats:
-        return self._engine.logits(ids)
+        return self._engine.logits(ids, self._loaded)
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         params = SamplingParams(temperature=0.0, max_tokens=count)
-        with self._engine.generate(ids, params, stop_ids=self.tokenizer.stop_ids) as generation:
+        stops = self.tokenizer.stop_ids
+        with self._engine.generate(ids, params, stop_ids=stops, adapter=self._loaded) as generation:
             return list(generation)
 
     def files(self) -> dict[str, str]:
