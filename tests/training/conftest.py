@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from quinze.tokenizer.training import train_characters
+from quinze.models.save import save_model
+from quinze.models.transformer import Transformer
+from quinze.tokenizer.tokenizer import load_tokenizer
+from quinze.tokenizer.training import TokenizerSettings, train_characters, train_tokenizer
+from quinze.training.building import new_config
 from quinze.training.data.manifest import PrepareSettings
 from quinze.training.data.prepare import prepare
 from quinze.training.data.sources import Source
-from quinze.training.run_config import RunConfig, run_config
+from quinze.training.run_config import ModelTable, RunConfig, run_config
 
 # Matrices of 64 numbers: on a busy machine a second thread is waited for longer than it computes.
 torch.set_num_threads(1)
@@ -36,7 +40,7 @@ def families() -> ModuleType:
 
 
 WORDS = ("the", "a", "cat", "dog", "river", "house", "of", "and", "to", "in", "small", "red", "saw", "took")
-TINY = {
+TINY: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1,
 }  # fmt: skip
@@ -81,6 +85,39 @@ def tales(tmp_path_factory: pytest.TempPathFactory, letters: Path) -> Path:
     )
     prepare([source], letters, folder, settings)
     return folder
+
+
+@pytest.fixture(scope="session")
+def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights, with a small byte-level tokenizer that has a chat template."""
+    folder = tmp_path_factory.mktemp("chatty")
+    texts = [story(i, 40) for i in range(50)]
+    train_tokenizer({"stories": texts}, folder / "tokenizer", TokenizerSettings(vocab_size=300))
+    size = load_tokenizer(folder / "tokenizer").vocab_size
+    model = Transformer(new_config(ModelTable(**TINY), size, 64, "chatty"))
+    model.initialize(seed=1)
+    weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
+    save_model(folder / "model", model.config, weights, tokenizer=folder / "tokenizer")
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def talks(tmp_path_factory: pytest.TempPathFactory, chatty: Path) -> dict[str, Path]:
+    """ "sft": conversations, packed; "dpo": pairs of replies."""
+    folder = tmp_path_factory.mktemp("talks")
+    replies = [story(i, 3 + i % 5) for i in range(40)]
+    records: dict[str, tuple[str, list[dict[str, Any]]]] = {
+        "sft": ("chat", [{"prompt": f"say {i}", "response": reply} for i, reply in enumerate(replies)]),
+        "dpo": (
+            "preference",
+            [{"prompt": "say", "chosen": reply, "rejected": f"no {i}"} for i, reply in enumerate(replies)],
+        ),
+    }
+    for method, (kind, told) in records.items():
+        chosen = PrepareSettings(kind=kind, sequence_length=64, val_fraction=0.2, workers=1)  # type: ignore[arg-type]
+        source = Source.of_documents(method, lambda told=told: told)  # type: ignore[misc]
+        prepare([source], chatty, folder / method, chosen)
+    return {method: folder / method for method in records}
 
 
 @pytest.fixture

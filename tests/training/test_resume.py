@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -16,7 +17,11 @@ from typing import Any
 import pytest
 
 from quinze.errors import ConflictError
+from quinze.models.adapters import read_adapter
+from quinze.models.base_mark import check_base
+from quinze.models.weights import load_model
 from quinze.training.building import digest
+from quinze.training.doctor.doctor import Doctor
 from quinze.training.events import Finding, RunEnd, StepReport, TrainingEvent
 from quinze.training.recording import read_metrics
 from quinze.training.run_config import RunConfig
@@ -49,25 +54,6 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(event.step, event.loss) for event in read_metrics(folder) if isinstance(event, StepReport)]
 
 
-@pytest.fixture(scope="module")
-def base(tales: Path, letters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model to tune."""
-    from quinze.training.run_config import run_config
-
-    folder = tmp_path_factory.mktemp("base")
-    config = run_config(
-        {
-            "data": {"folder": str(tales), "tokenizer": str(letters)},
-            "model": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-                      "num_attention_heads": 2, "num_key_value_heads": 1},
-            "batch": {"rows": 4}, "schedule": {"steps": 5},
-            "runtime": {"threads": 1, "device": "cpu", "compile": "off"},
-        }
-    )  # fmt: skip
-    list(Trainer(config, folder / "run").run())
-    return folder / "run" / "final"
-
-
 LORA = {"rank": 4, "dropout": 0.1}
 CASES: dict[str, dict[str, Any]] = {
     "pretrain": {},
@@ -77,20 +63,22 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "over several epochs": {"batch": {"rows": 24}},
     "sft": {"method": "sft"},
-    "lora with dropout": {"method": "sft", "lora": LORA, "batch": {"micro_batches": 2}},
+    "lora with dropout": {"method": "sft", "lora": LORA, "batch": {"rows": 2, "micro_batches": 2}},
+    "dpo": {"method": "dpo", "optimizer": {"lr": 1e-4}},
+    "dpo, lora": {"method": "dpo", "lora": LORA, "batch": {"micro_batches": 2}},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_resumed_twice_is_bit_for_bit_one_that_was_not(
-    name: str, settings: Settings, base: Path, tmp_path: Path
+    name: str, settings: Settings, chatty: Path, talks: dict[str, Path], tmp_path: Path
 ) -> None:
     """Interrupted while it warms up, and while its rate falls."""
     tables = dict(CASES[name])
-    if tables.get("method") == "sft":
-        tables["model"] = {"base": str(base)}
+    if "method" in tables:
+        tables |= {"model": {"base": str(chatty)}, "data": {"folder": str(talks[tables["method"]])}}
     config = settings(**tables)
-    before = digest(base)
+    before = digest(chatty)
     whole = run(config, tmp_path / "whole")
     for until in (1, 13, None):
         events = run(config, tmp_path / "parts", until)
@@ -101,7 +89,40 @@ def test_a_run_resumed_twice_is_bit_for_bit_one_that_was_not(
     assert result(tmp_path / "parts") == result(tmp_path / "whole")
     if name == "over several epochs":
         assert [event for event in whole if isinstance(event, StepReport)][-1].epoch > 2
-    assert digest(base) == before
+    assert digest(chatty) == before
+    if "lora" in tables:
+        adapter = read_adapter(tmp_path / "whole" / "final")
+        assert len(adapter.layers) == 14
+        check_base(adapter.mark, load_model(chatty), "it")  # type: ignore[arg-type]
+
+
+def test_a_resumed_run_is_judged_as_an_unbroken_one(settings: Settings, tmp_path: Path) -> None:
+    """The doctor's windows are part of the state; and it changes nothing about what is learned."""
+    config = settings(schedule={"steps": 30})
+    run(config, tmp_path / "unwatched")
+    whole = run(config, tmp_path / "whole", watcher=Doctor())
+    run(config, tmp_path / "parts", 17, watcher=Doctor())
+    parts = run(config, tmp_path / "parts", watcher=Doctor())
+    assert result(tmp_path / "parts") == result(tmp_path / "whole") == result(tmp_path / "unwatched")
+
+    def during(events: list[TrainingEvent]) -> list[str]:
+        return [event.id for event in events if isinstance(event, Finding) and (event.step or 0) > 17]
+
+    assert during(parts) == during(whole)
+
+
+def test_preferences_are_learned(
+    settings: Settings, chatty: Path, talks: dict[str, Path], tmp_path: Path
+) -> None:
+    config = settings(
+        method="dpo", model={"base": str(chatty)}, data={"folder": str(talks["dpo"])},
+        optimizer={"lr": 1e-3}, schedule={"steps": 30}, batch={"rows": 8},
+    )  # fmt: skip
+    found = [event for event in run(config, tmp_path / "run") if isinstance(event, StepReport)]
+    assert found[0].loss == pytest.approx(math.log(2), rel=1e-3)  # nothing is preferred yet
+    assert found[0].extra["margin"] == pytest.approx(0, abs=1e-3)
+    assert found[-1].loss < 0.4
+    assert found[-1].extra["accuracy"] > 0.9
 
 
 @pytest.mark.slow

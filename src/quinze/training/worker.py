@@ -3,6 +3,7 @@
     python -m quinze.training.worker run.toml folder
     torchrun --nproc-per-node 2 -m quinze.training.worker run.toml folder
 
+The doctor looks on (--no-doctor: nobody does); --accept-drift goes on with other settings than before.
 Says nothing: everything is in folder/metrics.jsonl. Exit codes: 0 finished or stopped, 75 interrupted (start
 it again, it goes on), 10 the run failed, those of errors.py for settings that do not fit.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from quinze.errors import QuinzeError, TrainingError
 from quinze.training.control import INTERRUPTED
 from quinze.training.distributed import World
+from quinze.training.doctor.doctor import Doctor
 from quinze.training.events import RunEnd, TrainingEvent
 from quinze.training.run_config import load_run_config
 from quinze.training.trainer import Trainer
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         read = load_run_config(config)
         world = World.join(read.runtime.device)
-        for event in Trainer(read, folder, world=world, accept_drift="--accept-drift" in arguments).run():
+        drift, watcher = "--accept-drift" in arguments, None if "--no-doctor" in arguments else Doctor()
+        for event in Trainer(read, folder, world=world, accept_drift=drift, watcher=watcher).run():
             last = event
     except QuinzeError as error:
         sys.stderr.write(f"{error}\n")
