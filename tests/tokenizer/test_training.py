@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quinze.errors import InvalidRequestError
+from quinze.errors import ConflictError, InvalidRequestError
 from quinze.quantization.vocabulary import vocabulary_keys
 from quinze.tokenizer.chat_template import ChatTemplate
 from quinze.tokenizer.sources import from_gguf
@@ -160,6 +160,14 @@ def test_characters_beyond_ascii_are_one_token_each(tmp_path: Path):
     assert ids == [sorted(set(text)).index(c) for c in text]
     keys = vocabulary_keys(tmp_path, SimpleNamespace(format="safetensors"), tokenizer.vocab_size)  # type: ignore[arg-type]
     assert Tokenizer(from_gguf(keys)).encode(text) == ids
+
+
+def test_a_model_keeps_its_tokenizer(tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConflictError, match="holds a model"):
+        train_tokenizer({"a": ["a"]}, tmp_path)
+    with pytest.raises(InvalidRequestError, match="no text"):
+        train_tokenizer({"a": []}, tmp_path / "new")
 
 
 def test_a_vocabulary_smaller_than_its_bytes_is_refused(tmp_path: Path):

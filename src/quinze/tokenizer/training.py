@@ -23,7 +23,7 @@ import msgspec
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from quinze.errors import InvalidRequestError
+from quinze.errors import ConflictError, InvalidRequestError
 from quinze.tokenizer.byte_bpe import BYTES
 from quinze.tokenizer.chatml import CHATML
 from quinze.tokenizer.patterns import PRE_TOKENIZERS
@@ -48,7 +48,7 @@ class TokenizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Of "bpe": all tokens, special ones among them."""
     min_frequency: int = 2
     """A pair met less often is not merged."""
-    sample_characters: int = 10_000_000
+    sample_characters: int = 5_000_000
     """Read of each source: more text hardly changes a vocabulary, and Chinese, whose clauses are long words,
     takes about 200 MB of memory a million. Of "characters", all is read."""
 
@@ -88,10 +88,18 @@ def train_tokenizer(
 
     progress  is told how many characters have been read, and may raise to stop
     One text in 20 is held out, by its hash; of a source with fewer, its last text's end is looked at.
+    Raises InvalidRequestError where there is no text or the size cannot be, ConflictError where the folder
+    holds a model.
     """
     settings = settings or TokenizerSettings()
+    if any((folder / name).exists() for name in ("config.json", "model.safetensors")):
+        raise ConflictError(
+            f"{folder} holds a model, whose tokenizer would be lost.", hint="Give another folder."
+        )
     reader = _Reader(sources, settings, progress)
     backend = _characters(reader) if settings.kind == "characters" else _bpe(reader, settings)
+    if not reader.characters:
+        raise InvalidRequestError("There is no text to make a tokenizer from.", param="sources")
     _write(folder, backend, chat=settings.kind == "bpe")
     worth, unused = _worth(backend, reader.held_out)
     tokens = sorted(
