@@ -91,6 +91,43 @@ def test_what_is_exported_is_certified(trained: Path, capsys: pytest.CaptureFixt
     assert (trained / "model.gguf.certificate" / "certificate.md").is_file()
 
 
+def test_an_adapter_is_tuned_on_conversations_and_merged_into_its_base(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = [
+        {
+            "messages": [
+                {"role": "user", "content": "the cat"},
+                {"role": "assistant", "content": f"sat on {word}"},
+            ]
+        }
+        for word in WORDS
+    ]
+    (trained / "talk.jsonl").write_text("\n".join(map(json.dumps, talk)), "utf-8")
+    prepare = ["data", "prepare", str(trained / "chat"), str(trained / "talk.jsonl"), "--kind", "chat"]
+    more = ["--tokenizer", str(trained / "tokenizer"), "--length", "96", "--validation", "0.2"]
+    assert run([*prepare, *more, "--set", "near_duplicates=off"]) == 0
+    base, out = str(trained / "run" / "final"), str(trained / "tuned")
+    tune = [
+        "train",
+        "sft",
+        out,
+        "--data",
+        str(trained / "chat"),
+        "--base",
+        base,
+        "--lora",
+        "2",
+        "--steps",
+        "3",
+    ]
+    assert run([*tune, "--set", "evaluation.times=1", "--set", "runtime.threads=1", "--no-doctor"]) == 0
+    capsys.readouterr()
+    assert run(["merge", out, "-o", str(trained / "merged"), "--json"]) == 0
+    (comparison,) = json.loads(capsys.readouterr().out)["certificate"]["comparisons"]
+    assert {check["outcome"] for check in comparison["checks"]} == {"equal"}
+
+
 def test_the_doctor_reads_the_log_of_a_run(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", str(trained / "run"), "--language", "zh", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

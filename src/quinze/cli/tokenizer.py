@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,17 @@ def train(folder: Path, sources: tuple[str, ...], kind: str, vocab_size: int | N
 
 
 def texts(source: Source) -> Iterator[str]:
-    from quinze.training.data.sources import text_of
-
+    """All that a record says: of a conversation every turn, for its tokens will be needed too."""
     for record in source.open():
-        yield text_of(record, ())
+        yield "\n".join(_strings(record.value))
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)

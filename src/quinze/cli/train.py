@@ -172,7 +172,7 @@ def _config(method: str, asked: Mapping[str, Any]) -> RunConfig:
         )
     said: list[tuple[str, str, Any]] = [
         ("data", "folder", asked["data_folder"]), ("data", "tokenizer", asked["tokenizer"]),
-        ("model", "base", asked.get("base")), ("lora", "r", asked.get("lora")),
+        ("model", "base", asked.get("base")), ("lora", "rank", asked.get("lora")),
         *(("schedule", name, asked[name]) for name in ("minutes", "tokens", "steps")),
     ]  # fmt: skip
     for section, name, value in said:
