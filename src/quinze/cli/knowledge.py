@@ -29,12 +29,19 @@ def kb() -> None:
 @kb.command(name="add")
 @click.argument("name")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--embedder",
+    metavar="NAME",
+    help="What makes the vectors of a new base: starter, hashing, an embedding model, or its path.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 5 if any document could not be read.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="A line for every file, not only for the ones that failed."
 )
 @json_option
-def kb_add(name: str, paths: tuple[Path, ...], strict: bool, verbose: bool, as_json: bool) -> None:
+def kb_add(
+    name: str, paths: tuple[Path, ...], embedder: str | None, strict: bool, verbose: bool, as_json: bool
+) -> None:
     """Read PATHS, files or folders, into the knowledge base NAME; it is made if there is none.
 
     Word, PDF, PowerPoint, Excel, CSV, Markdown, HTML, EPUB, text, notebooks, source code, images and scans.
@@ -46,7 +53,7 @@ def kb_add(name: str, paths: tuple[Path, ...], strict: bool, verbose: bool, as_j
     """
     with opened_service() as service, console.stoppable() as stop:
         with IngestDisplay(verbose=verbose, silent=as_json) as display:
-            report = service.ingest(name, list(paths), progress=display.event, cancel=stop)
+            report = service.ingest(name, list(paths), progress=display.event, cancel=stop, embedder=embedder)
         stats = service.knowledge_bases.overview(name)
     if as_json:
         console.print_json({**_plain(report), "cancelled": stop.is_set(), "knowledge_base": stats})

@@ -24,6 +24,17 @@ class Embedder(Protocol):
         ...
 
     @property
+    def source(self) -> str:
+        """What `load_embedder` finds it by: its name, or the path of its model."""
+        ...
+
+    @property
+    def matryoshka(self) -> bool:
+        """Whether the first numbers of a vector, made a unit vector again, are a vector too
+        (Kusupati et al. 2022)."""
+        ...
+
+    @property
     def dimensions(self) -> int: ...
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -38,3 +49,10 @@ class Embedder(Protocol):
     def count_tokens(self, text: str) -> int:
         """How many tokens the embedder reads in `text` (for `usage`)."""
         ...
+
+
+def shortened(vectors: Vectors, dimensions: int) -> Vectors:
+    """The first numbers of each vector (N, D), made unit vectors again: where they are `matryoshka`."""
+    kept = vectors[:, :dimensions]
+    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+    return np.asarray(np.divide(kept, lengths, out=np.zeros_like(kept), where=lengths > 0), np.float32)

@@ -43,6 +43,8 @@ class HashingEmbedder:
     """Immutable, needs no memory worth naming, and may be shared by threads."""
 
     id = f"hashing-v{VERSION}-{DIMENSIONS}"
+    source = "hashing"
+    matryoshka = False
     dimensions = DIMENSIONS
 
     def __init__(self) -> None:

@@ -15,15 +15,28 @@ STARTER = "starter-v1-256"
 """Quinze's own (src/quinze/starter/embedder); card.json says the same."""
 
 
-def load_embedder(name: str) -> Embedder:
-    """The embedder of that name ("starter", "hashing") or id; InvalidRequestError if there is none."""
+def load_embedder(name: str, *, threads: int | None = None) -> Embedder:
+    """The embedder of that name ("starter", "hashing") or id, or the model at that path.
+
+    InvalidRequestError if there is none, UnsupportedModelError for a model that is no embedder.
+    threads  for a model; None: all cores
+    """
     if name in {"starter", STARTER}:
         return _starter()
     if name in {"hashing", HashingEmbedder.id}:
         return HashingEmbedder()
+    path = Path(name).expanduser()
+    if "\x00" not in name and ("/" in name or path.suffix == ".gguf") and path.exists():
+        if (path / "vectors.npy").is_file():
+            return StaticEmbedder(path)
+        # Not before it is asked for: the engine comes with it.
+        from quinze.embeddings.language_model import LanguageModelEmbedder
+
+        return LanguageModelEmbedder(path, threads=threads)
     raise InvalidRequestError(
-        f"There is no embedder named {name[:80]!r}.",
-        hint=f"Known are starter ({STARTER}) and hashing ({HashingEmbedder.id}).",
+        f"There is no embedder named {name[:200]!r}.",
+        hint=f"Known are starter ({STARTER}) and hashing ({HashingEmbedder.id}); "
+        "or name an embedding model, or its path.",
         param="embedder",
     )
 
@@ -31,4 +44,6 @@ def load_embedder(name: str) -> Embedder:
 @functools.cache
 def _starter() -> StaticEmbedder:
     """One for the whole process: it is immutable, and its vectors are mapped."""
-    return StaticEmbedder(Path(str(files("quinze.starter"))) / "embedder")
+    made = StaticEmbedder(Path(str(files("quinze.starter"))) / "embedder")
+    made.source = STARTER  # wherever Quinze is installed
+    return made

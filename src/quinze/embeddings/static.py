@@ -40,6 +40,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class StaticEmbedder:
     """Immutable, and may be shared by threads. The vectors stay in their mapped file."""
 
+    matryoshka = True
+
     def __init__(self, folder: Path) -> None:
         """Raises FileFormatError where a file is missing, broken or does not fit the others."""
         card = read_json(folder / "card.json")
@@ -58,6 +60,7 @@ class StaticEmbedder:
         if not np.isfinite(self._scales).all():
             raise FileFormatError(f"{folder / 'scales.npy'} holds numbers that are none.")
         self.id = str(card.get("id", folder.name))[:80]
+        self.source = str(folder.absolute())
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(N, D) float32 of length 1; zero where a text holds no piece that is known."""

@@ -151,17 +151,11 @@ class Engine:
         """Hugging Face's name of a weight -> (sums of squares (cols,), tokens), since `observe`."""
         return self._running().observed()
 
-    def hidden_states(
-        self, ids: abc.Sequence[int], *, cancel: threading.Event | None = None
-    ) -> native.Floats:
-        """What the head would read after each of `ids` (T, C), as one fresh sequence.
-
-        No rows where `cancel` was set on the way.
-        """
+    def hidden_states(self, ids: abc.Sequence[int]) -> native.Floats:
+        """What the head would read after each of `ids` (T, C), as one fresh sequence."""
         prompt = self._checked(ids)
         decoder = self._running()
-        asked = None if cancel is None else cancel.is_set
-        return decoder.forward_hidden(decoder.cache(self._kv_type), prompt, asked)
+        return decoder.forward_hidden(decoder.cache(self._kv_type), prompt)
 
     def close(self) -> None:
         """Give the memory back. A generation under way ends with InvalidRequestError at its next token."""

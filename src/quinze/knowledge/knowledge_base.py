@@ -17,14 +17,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from quinze.embeddings.embedder import Embedder
 from quinze.embeddings.loading import load_embedder
-from quinze.errors import ConflictError, DocumentNotFoundError, KnowledgeBaseNotFoundError
+from quinze.errors import (
+    ConflictError,
+    DocumentNotFoundError,
+    InvalidRequestError,
+    KnowledgeBaseNotFoundError,
+)
 from quinze.knowledge.defaults import EMBEDDER, SEARCH_RESULTS
 from quinze.knowledge.document import Block
 from quinze.knowledge.fulltext import Analyzer
@@ -76,18 +81,25 @@ class KnowledgeBase:
 
     @classmethod
     def open(
-        cls, folder: Path, *, embedder: Embedder | None, create: bool, readers: Reader | None = None
+        cls,
+        folder: Path,
+        *,
+        embedder: Embedder | None,
+        create: bool,
+        readers: Reader | None = None,
+        load: Callable[[str], Embedder] = load_embedder,
     ) -> KnowledgeBase:
         """The knowledge base in `folder`; with `create`, made if it is not there.
 
         embedder  None: the one its database records (of a new base: the default one)
         readers   None: reading children of its own, started by the first `add`
+        load      the embedder of a name, or of a model's path
         """
         folder = Path(folder)
         path = folder / DATABASE
         if create:
-            chosen = embedder or load_embedder(EMBEDDER)
-            store = SQLiteStore.create(path, {"embedder": chosen.id, "dimensions": str(chosen.dimensions)})
+            chosen = embedder or load(EMBEDDER)
+            store = SQLiteStore.create(path, _bound_to(chosen))
         elif path.is_file():
             store = SQLiteStore(path)
         else:
@@ -97,8 +109,8 @@ class KnowledgeBase:
         try:
             recorded = store.meta["embedder"]
             if embedder is None:
-                embedder = load_embedder(recorded)
-            elif embedder.id != recorded:
+                embedder = _load(load, store.meta.get("embedder_source", recorded), recorded, folder.name)
+            if embedder.id != recorded:
                 raise ConflictError(
                     f"The knowledge base {folder.name!r} was made with {recorded}, not with {embedder.id}.",
                     hint="Vectors of two embedders cannot be compared. Make a new knowledge base.",
@@ -217,3 +229,23 @@ class KnowledgeBase:
                 if str(path) not in needed:
                     with contextlib.suppress(OSError):
                         path.unlink()
+
+
+def _bound_to(embedder: Embedder) -> dict[str, str]:
+    """What a new base writes down of the embedder that makes its vectors."""
+    return {
+        "embedder": embedder.id,
+        "embedder_source": embedder.source,
+        "dimensions": str(embedder.dimensions),
+    }
+
+
+def _load(load: Callable[[str], Embedder], source: str, recorded: str, name: str) -> Embedder:
+    try:
+        return load(source)
+    except InvalidRequestError as error:
+        raise ConflictError(
+            f"The knowledge base {name!r} was made with {recorded}, which is not at {source} any more.",
+            hint="Put the model back to where it was, or make a new knowledge base.",
+            param="embedder",
+        ) from error

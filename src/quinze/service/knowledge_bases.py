@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,18 @@ from quinze.service.names import valid_name
 from quinze.service.rooms import Rooms
 
 if TYPE_CHECKING:
+    from quinze.embeddings.embedder import Embedder
     from quinze.knowledge.knowledge_base import KnowledgeBase
 
 DATABASE = "knowledge.sqlite"
 
 
 class KnowledgeBases:
-    def __init__(self, home: Path, rooms: Rooms, *, embedder: str) -> None:
+    def __init__(self, home: Path, rooms: Rooms, *, embedder: Callable[[], Embedder]) -> None:
+        """embedder  gives the one of new bases"""
         self._folder = home / "knowledge"
         self._rooms = rooms
-        self._embedder_name = embedder
+        self._load_embedder = embedder
         self._lock = threading.RLock()
         self._open: dict[str, KnowledgeBase] = {}
         self._files: dict[str, int | None] = {}
@@ -53,7 +55,8 @@ class KnowledgeBases:
             return (self.folder_of(name) / DATABASE).is_file()
         return False
 
-    def create(self, name: str) -> KnowledgeBase:
+    def create(self, name: str, embedder: Embedder | None = None) -> KnowledgeBase:
+        """embedder  None: that of the settings"""
         name = valid_name(name, of="knowledge base")
         with self._lock:
             if self.exists(name):
@@ -63,10 +66,20 @@ class KnowledgeBases:
                     param="name",
                 )
             self._forget(name)
-            embedder = self._rooms.load_embedder(self._embedder_name)
+            embedder = embedder or self._load_embedder()
             self._open[name] = self._rooms.open_knowledge_base(self._folder / name, embedder, create=True)
             self._files[name] = _inode(self._folder / name)
             return self._open[name]
+
+    def require_embedder(self, name: str, embedder: Embedder) -> None:
+        """ConflictError where the vectors of the base were made by another."""
+        made_with = self.get(name).embedder.id
+        if made_with != embedder.id:
+            raise ConflictError(
+                f"The knowledge base {name!r} was made with {made_with}, not with {embedder.id}.",
+                hint="Vectors of two embedders cannot be compared. Make a new knowledge base.",
+                param="embedder",
+            )
 
     def get(self, name: str) -> KnowledgeBase:
         with self._lock:

@@ -27,6 +27,7 @@ class Rooms:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers: Readers | None = None
+        self._embedders: dict[str, Embedder] = {}
 
     def readers(self) -> Readers:
         """The killable children that read and draw, shared by all knowledge bases."""
@@ -40,7 +41,9 @@ class Rooms:
     def open_knowledge_base(self, folder: Path, embedder: Embedder | None, *, create: bool) -> KnowledgeBase:
         from quinze.knowledge.knowledge_base import KnowledgeBase
 
-        return KnowledgeBase.open(folder, embedder=embedder, create=create, readers=self.readers())
+        return KnowledgeBase.open(
+            folder, embedder=embedder, create=create, readers=self.readers(), load=self.load_embedder
+        )
 
     def render_page(
         self, path: Path, document_format: str, page: int, width: int, *, timeout: float
@@ -54,9 +57,14 @@ class Rooms:
                 self._readers = None
 
     def load_embedder(self, name: str) -> Embedder:
+        """By its name, or the path of a model; one that is loaded stays, and is shared."""
         from quinze.embeddings.loading import load_embedder
 
-        return load_embedder(name)
+        with self._lock:
+            # One model for all the bases that it made, and for /v1/embeddings.
+            if name not in self._embedders:
+                self._embedders[name] = load_embedder(name)
+            return self._embedders[name]
 
     def load_llm(
         self,

@@ -49,7 +49,7 @@ class Service:
         self.home, self.settings = home, settings
         self.rooms = rooms or Rooms()
         self.models = Registry(home, settings, self.rooms)
-        self.knowledge_bases = KnowledgeBases(home, self.rooms, embedder=settings.embedder)
+        self.knowledge_bases = KnowledgeBases(home, self.rooms, embedder=self.embedder)
         self.jobs = Jobs()
         self.page_images = PageImages(home, settings, self.rooms)
         self._lock = threading.Lock()
@@ -65,11 +65,18 @@ class Service:
         progress: Callable[[IngestEvent], None] | None = None,
         cancel: threading.Event | None = None,
         create: bool = True,
+        embedder: str | None = None,
     ) -> IngestReport:
-        """Read files and folders into a knowledge base, here and now; it is made if it is missing."""
+        """Read files and folders into a knowledge base, here and now; it is made if it is missing.
+
+        embedder  that makes its vectors; ConflictError if it was made with another. None: its own, or for a
+                  new one that of the settings
+        """
         found = _existing(paths)
         if create and not self.knowledge_bases.exists(name):
-            self.knowledge_bases.create(name)
+            self.knowledge_bases.create(name, self.embedder(embedder))
+        elif embedder is not None:
+            self.knowledge_bases.require_embedder(name, self.embedder(embedder))
         return self.knowledge_bases.get(name).add(found, progress=progress, cancel=cancel)
 
     def add_paths(self, name: str, paths: Sequence[Path]) -> Job:
@@ -159,8 +166,10 @@ class Service:
                 if name == embedder.id:
                     return embedder
             if name not in self._embedders:
+                known = name in self.models.names()
+                path = str(self.models.path_of(name)) if known else name
                 try:
-                    self._embedders[name] = self.rooms.load_embedder(name)
+                    self._embedders[name] = self.rooms.load_embedder(path)
                 except QuinzeError as error:
                     raise ModelNotFoundError(error.message, hint=error.hint, param="model") from error
             return self._embedders[name]

@@ -90,7 +90,8 @@ class Settings:
     unload_after: float = 900.0
     """Seconds after which an unused model leaves memory; 0 keeps it."""
     embedder: str = EMBEDDER
-    """What turns passages into vectors when a knowledge base is created."""
+    """What turns passages into vectors when a knowledge base is created: "starter", "hashing",
+    the name of an embedding model, or its path."""
     search_results: int = SEARCH_RESULTS
     """Passages that a search returns, and that an answer reads, when no number is given."""
     page_image_width: int = 1200

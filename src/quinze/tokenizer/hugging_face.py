@@ -158,6 +158,7 @@ def _from_json(path: Path, words: Words) -> Vocabulary:
         control=control,
         special=special,
         add_bos=_adds_bos(full, words, ends["bos_id"]),
+        around=_around(full),
         strip_space=decoder == "spm" and _strips(parsed["decoder"]),
         strip_around={
             contents[t["content"]]: (t.get("lstrip") is True, t.get("rstrip") is True)
@@ -281,6 +282,23 @@ def _adds_bos(full: Any, words: Words, bos: int | None) -> bool:
     except BaseException as error:
         raise_if_hostile(error)
         raise
+
+
+def _around(full: Any) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The ids that the post-processor puts before and behind a text."""
+    if full.post_processor is None:
+        return None
+    try:
+        full.no_truncation()
+        full.no_padding()
+        whole, bare = full.encode("a").ids, full.encode("a", add_special_tokens=False).ids
+    except BaseException as error:
+        raise_if_hostile(error)
+        raise
+    for at in range(len(whole) - len(bare) + 1):
+        if whole[at : at + len(bare)] == bare:
+            return tuple(whole[:at]), tuple(whole[at + len(bare) :])
+    return None
 
 
 KINDS = {

@@ -57,6 +57,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
     names = {text: id_ for id_, text in enumerate(tokens)}
     ends = read.ends(tokens, names, types)
     template = metadata.get("tokenizer.chat_template")
+    closes = read.get("add_eos_token", bool) is True
     more: dict[str, Any] = {
         "stop_ids": frozenset(ends.pop("stop_ids")),
         "chat_template": checked_template(template) if isinstance(template, str) and template else None,
@@ -67,12 +68,15 @@ def from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
         prefix = read.get("add_space_prefix", bool) is not False
         squeeze = read.get("remove_extra_whitespaces", bool) is True
         scores = read.numbers("scores", len(tokens), 0.0)
+        more["around"] = _around(bos if more["add_bos"] else None, eos if closes else None)
         return spm.build(spm.Pieces(tokens, scores, types, False, prefix, squeeze, b"", bos, eos, more))
     splits = read.get("pre", str) or "default"
     begins = SAME.get(splits, splits) in WHOLE_WORDS
     add_bos = read.get("add_bos_token", bool)
     added = {t: id_ for id_, (t, type_) in enumerate(zip(tokens, types, strict=True)) if type_ in (3, 4)}
     special = frozenset(id_ for id_, type_ in enumerate(types) if type_ == 3)
+    opens = begins if add_bos is None else add_bos
+    more["around"] = _around(ends["bos_id"] if opens else None, ends["eos_id"] if closes else None)
     return byte_bpe.build(
         byte_bpe.ByteVocabulary(
             {text: id_ for id_, text in reversed(list(enumerate(tokens)))},
@@ -80,9 +84,13 @@ def from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
             added,
             special,
             splits,
-            {**more, **ends, "add_bos": begins if add_bos is None else add_bos},
+            {**more, **ends, "add_bos": opens},
         )
     )
+
+
+def _around(before: int | None, behind: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return () if before is None else (before,), () if behind is None else (behind,)
 
 
 def _pair(merge: str) -> tuple[str, str]:

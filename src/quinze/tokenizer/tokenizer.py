@@ -50,6 +50,8 @@ class Vocabulary:
     eos_id: int | None = None
     stop_ids: frozenset[int] = frozenset()
     add_bos: bool = False
+    around: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """What the files put before and behind a text that stands alone; None: bos where `add_bos`."""
     chat_template: str | None = None
     strip_space: bool = False
     """Text begins with a space that encoding put there, and decoding takes away."""
@@ -84,6 +86,13 @@ class Tokenizer:
         ids = self.encode_segments([(text, special)])
         wanted = self.add_bos if bos is None else bos and self.bos_id is not None
         return [self.bos_id, *ids] if wanted and self.bos_id is not None else ids
+
+    def encode_alone(self, text: str) -> list[int]:
+        """A text by itself, as the files' post-processor has it: what embedding models were trained with."""
+        if self._vocabulary.around is None:
+            return self.encode(text)
+        before, behind = self._vocabulary.around
+        return [*before, *self.encode(text, bos=False), *behind]
 
     def encode_segments(self, segments: Sequence[tuple[str, bool]]) -> list[int]:
         """The ids of (text, trusted) pieces read as one text: only trusted ones may hold control tokens.

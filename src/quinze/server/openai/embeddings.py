@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from quinze.embeddings.embedder import Embedder, shortened
 from quinze.errors import InvalidRequestError
 from quinze.server.body import json_body
 from quinze.server.encoding import Json
@@ -31,13 +32,10 @@ async def embeddings(request: Request) -> Response:
             f'encoding_format is {encoding[:40]!r}; it must be "float" or "base64".', param="encoding_format"
         )
     embedder = await in_thread(service.embedder, asked.model)
-    if asked.dimensions not in {None, embedder.dimensions}:
-        raise InvalidRequestError(
-            f"{embedder.id} gives vectors of {embedder.dimensions} dimensions, not of {asked.dimensions}.",
-            hint="Leave dimensions out.",
-            param="dimensions",
-        )
+    _check_dimensions(asked.dimensions, embedder)
     vectors, tokens, model = await in_thread(service.embed, texts, model=asked.model)
+    if asked.dimensions is not None:
+        vectors = shortened(vectors, asked.dimensions)
     data: list[dict[str, Any]] = []
     for index, vector in enumerate(vectors):
         shown: Any = (
@@ -48,6 +46,18 @@ async def embeddings(request: Request) -> Response:
         data.append({"object": "embedding", "index": index, "embedding": shown})
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return Json({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def _check_dimensions(asked: int | None, embedder: Embedder) -> None:
+    whole = embedder.dimensions
+    if asked in {None, whole} or (embedder.matryoshka and asked is not None and 1 <= asked < whole):
+        return
+    raise InvalidRequestError(
+        f"{embedder.id} gives vectors of {whole} dimensions{' or fewer' if embedder.matryoshka else ''}, "
+        f"not of {asked}.",
+        hint="Leave dimensions out.",
+        param="dimensions",
+    )
 
 
 def _texts(given: str | list[Any]) -> list[str]:
