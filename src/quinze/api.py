@@ -36,7 +36,8 @@ def _service() -> Service:
 
 
 class LLM(_llm.LLM):
-    """A language model: a GGUF file, a Hugging Face folder, a llama2.c file, or the name of a linked one.
+    """A language model: a GGUF file, a Hugging Face folder, a llama2.c file, an adapter, or the name of a
+    linked one; "model+adapter" joins two of them.
 
     >>> LLM("stories260K.bin").complete("Once upon a time", max_tokens=8, temperature=0).text
     ', there was a little girl'
@@ -54,11 +55,12 @@ class LLM(_llm.LLM):
         service = _service()
         try:
             path = service.models.path_of(path_or_name)
+            base = service.models.base_of(path_or_name)
         finally:
             service.close()
         settings = service.settings
         super().__init__(
-            path,
+            path if base is None else base,
             context_length=context_length if context_length is not None else settings.context_length,
             threads=threads if threads is not None else settings.threads,
             context_overflow=context_overflow if context_overflow is not None else settings.context_overflow,
@@ -67,6 +69,8 @@ class LLM(_llm.LLM):
             prefix_cache_bytes=settings.prefix_cache_bytes,
             speculation=settings.speculation,
         )
+        if base is not None:
+            self._adapted.wear(path)
 
 
 class KnowledgeBase:

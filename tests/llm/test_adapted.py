@@ -91,6 +91,19 @@ def test_requests_of_all_adapters_at_once_get_what_each_gets_alone(made: Path, l
     assert found == alone
 
 
+def test_over_quantized_weights_that_run_packed_too(made: Path, tmp_path: Path) -> None:
+    """As they are served: the first load leaves a rearranged copy of the weights."""
+    from quinze.shipping.export import export
+
+    export(made / "base", tmp_path / "q8.gguf", to="gguf", level_name="q8_0")
+    found = []
+    for packing in ("off", "auto"):
+        with LLM(tmp_path / "q8.gguf", threads=1, pack_weights=packing) as quantized:
+            found.append([said(quantized), *(said(quantized.adapted(made / name)) for name in "abc")])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 4
+
+
 def test_it_chats_by_the_template_of_its_base_and_closing_it_closes_nothing(made: Path, llm: LLM) -> None:
     adapted = llm.adapted(made / "a", "bread")
     assert adapted.name == "bread"
@@ -116,3 +129,13 @@ def test_one_that_was_trained_on_is_loaded_anew(made: Path, llm: LLM, tmp_path: 
     before = said(llm.adapted(folder))
     shipping().write_tune(folder, made / "base", 0.1, 9)
     assert said(llm.adapted(folder)) != before
+
+
+def test_the_python_face_takes_an_adapter_like_a_model(made: Path, llm: LLM) -> None:
+    import quinze
+
+    with quinze.LLM(made / "a", threads=1) as adapted:
+        assert said(adapted) == said(llm.adapted(made / "a"))
+        assert adapted.name == "a"
+        engine = adapted._engine
+    assert engine._decoder is None

@@ -49,13 +49,14 @@ def test_there_are_two_hundred_prompts() -> None:
     assert len(set(PROMPTS)) == 200
 
 
-def test_trainer_merged_and_served_say_the_same_tokens_on_200_prompts(
-    trained: View, merged: Path, tmp_path: Path
+def test_trainer_adapter_merged_and_gguf_say_the_same_tokens_on_200_prompts(
+    trained: View, made: Any, merged: Path, tmp_path: Path
 ) -> None:
     export(merged, tmp_path / "out.gguf", to="gguf", level_name="f32")
     views = [
         EngineView("merged", merged, threads=1),
         EngineView("gguf f32", tmp_path / "out.gguf", threads=1),
+        EngineView("adapter", made.base, adapter=made.adapter, threads=1),
     ]
     certificate = certify(trained, views, probes=Probes(new_tokens=8))
     assert certificate.prompts == 200

@@ -117,7 +117,7 @@ def _certificate(
         reference = TrainerView("as trained", shipped.path, adapter=adapter, words=shipped.words)
         open_.callback(reference.close)
         candidate = (
-            TrainerView(name, shipped.path, adapter=output, words=shipped.words)
+            EngineView(name, shipped.path, adapter=output, words=shipped.words)
             if to == "adapter"
             else EngineView(name, output)
         )

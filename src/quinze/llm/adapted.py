@@ -42,6 +42,12 @@ class Adapted:
         named.name = name
         return named
 
+    def wear(self, path: Path) -> None:
+        """The LLM itself passes through an adapter from now on."""
+        worn = self.get(path, None)
+        for field in ("_adapter", "_template", "_grammars", "tokenizer", "name"):
+            setattr(self._llm, field, getattr(worn, field))
+
     def close(self) -> None:
         with self._lock:
             for _, llm in self._known.values():
@@ -52,7 +58,7 @@ class Adapted:
     def _load(self, path: Path) -> LLM:
         llm = copy.copy(self._llm)
         llm._adapter = self._llm._engine.load_adapter(read_adapter(path))
-        llm.path, llm.name = path, path.name
+        llm.path, llm.name, llm._lent = path, path.name, True
         if (path / "tokenizer.json").is_file():
             llm.tokenizer = load_tokenizer(path)
             if llm.tokenizer.vocab_size > llm.config.vocab_size:

@@ -94,6 +94,7 @@ class LLM:
         )
         self.context_length = self._engine.context_length
         self._adapter: Loaded | None = None
+        self._lent = False
         self._adapted = Adapted(self)
 
     def adapted(self, adapter: Path | str, name: str | None = None) -> LLM:
@@ -242,7 +243,7 @@ class LLM:
 
     def close(self) -> None:
         """Give the memory back."""
-        if self._adapter is not None:
+        if self._lent:
             return  # the model that it belongs to closes it
         self._adapted.close()
         if self._template is not None:

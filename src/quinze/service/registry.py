@@ -99,6 +99,10 @@ class Registry:
             )
         return self._resolve(name_or_path)[1]
 
+    def base_of(self, name_or_path: str | Path) -> Path | None:
+        """Of an adapter: the file of the model that it runs on; None for a whole model."""
+        return self._base_of(str(name_or_path), self.path_of(name_or_path))
+
     def require(self, name: str) -> str:
         """`name` if a model bears it. What comes over a wire must be one: paths are for this machine."""
         paths = self._paths()
