@@ -102,8 +102,9 @@ def train_tokenizer(
         raise InvalidRequestError("There is no text to make a tokenizer from.", param="sources")
     _write(folder, backend, chat=settings.kind == "bpe")
     worth, unused = _worth(backend, reader.held_out)
+    words = backend.get_vocab(with_added_tokens=False).items()
     tokens = sorted(
-        backend.get_vocab(with_added_tokens=False).items(), key=lambda item: (-len(item[0]), item)
+        (item for item in words if item[0] not in SPECIAL), key=lambda item: (-len(item[0]), item)
     )
     return TokenizerReport(
         folder=str(folder),
