@@ -78,54 +78,90 @@ template <Type type> inline __m256 scale_at(const std::byte* p, int64_t i) {
     else return _mm256_setzero_ps();
 }
 
-// N rows of q (N, D), D a multiple of 8, against n keys. scores (N, 128)
+// The sums of four registers.
+inline __m128 four_sums(__m256 a, __m256 b, __m256 c, __m256 d) {
+    const __m256 t = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+}
+
+constexpr int64_t kAhead = 1024;  // bytes of the cache that are fetched ahead: it comes in many short stretches
+
+// N rows of q (N, D), D a multiple of 8, against n keys, four or (of four rows) two at a time; the last may repeat, so that
+// a score does not hang on how many keys there are. scores (N, 128)
 template <Type type, int N>
 void scores_few(const float* q, const std::byte* k, int64_t n, int64_t D, float* scores) {
+    constexpr int M = N < 4 ? 4 : 2;
     const int64_t bytes = kv_row_bytes(type, D);
-    for (int64_t key = 0; key < n; key++, k += bytes) {
-        __m256 s[N];
-#pragma GCC unroll 6
-        for (int r = 0; r < N; r++) s[r] = _mm256_setzero_ps();
-        __m256 scale = _mm256_setzero_ps();
-        for (int64_t d = 0; d < D; d += 8) {
-            if (type == Type::Q8_0 && d % kBlock == 0) scale = scale_at<type>(k, d);
-            const __m256 v = cached8<type>(k, d, scale);
+    for (int64_t key = 0; key < n; key += M) {
+        const std::byte* p[M];
+        __m256 s[N][M], scale[M];
 #pragma GCC unroll 4
-            for (int r = 0; r < N; r++) s[r] = _mm256_fmadd_ps(v, _mm256_load_ps(q + r * kPadded + d), s[r]);
+        for (int i = 0; i < M; i++) {
+            p[i] = k + (key + i < n ? key + i : n - 1) * bytes;
+            scale[i] = _mm256_setzero_ps();
+            for (int64_t line = 0; line < bytes; line += 64) _mm_prefetch(reinterpret_cast<const char*>(p[i] + kAhead + line), _MM_HINT_T0);
         }
-#pragma GCC unroll 6
-        for (int r = 0; r < N; r++) scores[r * kPageTokens + key] = sum8(s[r]);
-    }
-}
-// acc (N, D) += weights (N, 128) times the values, 16 columns at a time
-template <Type type, int N>
-void values_few(const float* weights, const std::byte* v, int64_t n, int64_t D, float* acc) {
-    const int64_t bytes = kv_row_bytes(type, D);
-    for (int64_t d = 0; d < D; d += 16) {
-        const bool two = d + 16 <= D;
-        __m256 a[N], b[N];
-#pragma GCC unroll 6
-        for (int r = 0; r < N; r++) {
-            a[r] = _mm256_loadu_ps(acc + r * D + d);
-            b[r] = two ? _mm256_loadu_ps(acc + r * D + d + 8) : _mm256_setzero_ps();
-        }
-        const std::byte* p = v;
-        for (int64_t key = 0; key < n; key++, p += bytes) {
-            const __m256 scale = scale_at<type>(p, d);
-            const __m256 x = cached8<type>(p, d, scale), y = two ? cached8<type>(p, d + 8, scale) : _mm256_setzero_ps();
 #pragma GCC unroll 4
-            for (int r = 0; r < N; r++) {
-                const __m256 weight = _mm256_broadcast_ss(weights + r * kPageTokens + key);
-                a[r] = _mm256_fmadd_ps(weight, x, a[r]);
-                b[r] = _mm256_fmadd_ps(weight, y, b[r]);
+        for (int r = 0; r < N; r++)
+#pragma GCC unroll 4
+            for (int i = 0; i < M; i++) s[r][i] = _mm256_setzero_ps();
+        for (int64_t d = 0; d < D; d += 8)
+#pragma GCC unroll 4
+            for (int i = 0; i < M; i++) {
+                if (type == Type::Q8_0 && d % kBlock == 0) scale[i] = scale_at<type>(p[i], d);
+                const __m256 v = cached8<type>(p[i], d, scale[i]);
+#pragma GCC unroll 4
+                for (int r = 0; r < N; r++) s[r][i] = _mm256_fmadd_ps(v, _mm256_load_ps(q + r * kPadded + d), s[r][i]);
+            }
+        if constexpr (M == 4) {
+#pragma GCC unroll 4
+            for (int r = 0; r < N; r++) _mm_storeu_ps(scores + r * kPageTokens + key, four_sums(s[r][0], s[r][1], s[r][2], s[r][3]));
+        } else {
+#pragma GCC unroll 2
+            for (int r = 0; r < N; r += 2) {
+                const __m128 two = four_sums(s[r][0], s[r][1], s[r + 1][0], s[r + 1][1]);
+                _mm_storel_pi(reinterpret_cast<__m64*>(scores + r * kPageTokens + key), two);
+                _mm_storeh_pi(reinterpret_cast<__m64*>(scores + (r + 1) * kPageTokens + key), two);
             }
         }
-#pragma GCC unroll 6
-        for (int r = 0; r < N; r++) {
-            _mm256_storeu_ps(acc + r * D + d, a[r]);
-            if (two) _mm256_storeu_ps(acc + r * D + d + 8, b[r]);
+    }
+}
+// Columns [d, d + 8 * M) of acc (N, D) += weights (N, 128) times the values.
+template <Type type, int N, int M>
+inline void values_columns(const float* weights, const std::byte* v, int64_t n, int64_t D, int64_t d, float* acc) {
+    const int64_t bytes = kv_row_bytes(type, D);
+    __m256 a[N][M];
+#pragma GCC unroll 4
+    for (int r = 0; r < N; r++)
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) a[r][m] = _mm256_loadu_ps(acc + r * D + d + 8 * m);
+    for (int64_t key = 0; key < n; key++, v += bytes) {
+        if (d == 0)
+            for (int64_t line = 0; line < bytes; line += 64) _mm_prefetch(reinterpret_cast<const char*>(v + kAhead + line), _MM_HINT_T0);
+        const __m256 scale = scale_at<type>(v, d);
+        __m256 weight[N];
+#pragma GCC unroll 4
+        for (int r = 0; r < N; r++) weight[r] = _mm256_broadcast_ss(weights + r * kPageTokens + key);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) {
+            const __m256 x = cached8<type>(v, d + 8 * m, scale);
+#pragma GCC unroll 4
+            for (int r = 0; r < N; r++) a[r][m] = _mm256_fmadd_ps(weight[r], x, a[r][m]);
         }
     }
+#pragma GCC unroll 4
+    for (int r = 0; r < N; r++)
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) _mm256_storeu_ps(acc + r * D + d + 8 * m, a[r][m]);
+}
+// acc (N, D) += weights (N, 128) times the values, 32 or 16 columns at a time: twelve sums hide what a multiplication takes
+template <Type type, int N>
+void values_few(const float* weights, const std::byte* v, int64_t n, int64_t D, float* acc) {
+    int64_t d = 0;
+    if constexpr (N <= 3)
+        for (; d + 32 <= D; d += 32) values_columns<type, N, 4>(weights, v, n, D, d, acc);
+    for (; d + 16 <= D; d += 16) values_columns<type, N, 2>(weights, v, n, D, d, acc);
+    if (d < D) values_columns<type, N, 1>(weights, v, n, D, d, acc);
 }
 template <Type type>
 void scores_few(int64_t rows, const float* q, const std::byte* k, int64_t n, int64_t D, float* scores) {

@@ -1,10 +1,13 @@
 // Threads that stay: they spin for a moment after a job, then sleep until the next.
 //
-// A job is `count` independent pieces, handed out one by one, so a thread that the system takes away delays a job by
-// one piece at most; and one that has not come back by the time the pieces are gone is not waited for at all.
+// A job is `count` independent pieces. Each thread has a stretch of them to itself and takes them in order, so that what
+// it reads from memory is one stream; whoever is through with its own goes on with another's. So a thread that the system
+// takes away delays a job by one piece at most, and one that has not come back by the time the pieces are gone is not
+// waited for at all.
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -17,7 +20,7 @@ namespace quinze {
 class ThreadPool {
 public:
     // threads counts the caller, which works too.
-    explicit ThreadPool(int threads) : size_(threads < 1 ? 1 : threads) {
+    explicit ThreadPool(int threads) : size_(threads < 1 ? 1 : threads), stretches_(new Stretch[size_]) {
         for (int i = 1; i < size_; i++) workers_.emplace_back([this, i] { serve(i); });
     }
     ~ThreadPool() {
@@ -40,8 +43,10 @@ public:
         }
         call_ = [](void* context, int64_t i, int thread) { (*static_cast<std::remove_reference_t<F>*>(context))(i, thread); };
         context_ = const_cast<void*>(static_cast<const void*>(&f));
-        count_ = count;
-        next_.store(0, std::memory_order_relaxed);
+        for (int i = 0; i < size_; i++) {
+            stretches_[i].next.store(count * i / size_, std::memory_order_relaxed);
+            stretches_[i].end = count * (i + 1) / size_;
+        }
         gate_.store(kOpen, std::memory_order_release);
         epoch_.fetch_add(1);
         if (sleepers_.load() > 0) epoch_.notify_all();
@@ -64,8 +69,19 @@ private:
 #endif
     }
 
+    struct alignas(64) Stretch {
+        std::atomic<int64_t> next{0};
+        int64_t end = 0;
+    };
+
     void work(int thread) {
-        for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(context_, i, thread);
+        for (int k = 0; k < size_; k++) {
+            Stretch& s = stretches_[(thread + k) % size_];
+            while (s.next.load(std::memory_order_relaxed) < s.end) {
+                const int64_t i = s.next.fetch_add(1, std::memory_order_relaxed);
+                if (i < s.end) call_(context_, i, thread);
+            }
+        }
     }
 
     void serve(int thread) {
@@ -90,8 +106,7 @@ private:
     const int size_;
     void (*call_)(void*, int64_t, int) = nullptr;
     void* context_ = nullptr;
-    int64_t count_ = 0;
-    alignas(64) std::atomic<int64_t> next_{0};
+    const std::unique_ptr<Stretch[]> stretches_;
     alignas(64) std::atomic<uint32_t> gate_{0};
     alignas(64) std::atomic<uint32_t> epoch_{0};
     std::atomic<int> sleepers_{0};
