@@ -97,11 +97,11 @@ def test_an_adapter_is_tuned_on_conversations_and_merged_into_its_base(
     talk = [
         {
             "messages": [
-                {"role": "user", "content": "the cat"},
-                {"role": "assistant", "content": f"sat on {word}"},
+                {"role": "user", "content": f"where {word}"},
+                {"role": "assistant", "content": f"on {word}"},
             ]
         }
-        for word in WORDS
+        for word in sorted(set(WORDS))
     ]
     (trained / "talk.jsonl").write_text("\n".join(map(json.dumps, talk)), "utf-8")
     prepare = ["data", "prepare", str(trained / "chat"), str(trained / "talk.jsonl"), "--kind", "chat"]
@@ -121,7 +121,10 @@ def test_an_adapter_is_tuned_on_conversations_and_merged_into_its_base(
         "--steps",
         "3",
     ]
-    assert run([*tune, "--set", "evaluation.times=1", "--set", "runtime.threads=1", "--no-doctor"]) == 0
+    assert (
+        run([*tune, "--set", "evaluation.times=1", "--set", "batch.rows=2", "--set", "runtime.threads=1"])
+        == 0
+    )
     capsys.readouterr()
     assert run(["merge", out, "-o", str(trained / "merged"), "--json"]) == 0
     (comparison,) = json.loads(capsys.readouterr().out)["certificate"]["comparisons"]
