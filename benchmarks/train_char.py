@@ -99,7 +99,8 @@ def main() -> None:
         theirs, peer = run_nanogpt(asked.nanogpt, text, at, folder, asked.steps, environ)
         ours, final = run_quinze(text, at, folder, theirs.wall, asked.threads, environ)
         torch.set_num_threads(asked.threads)
-        validation = np.array([sorted(set(text)).index(c) for c in text[at:]])
+        numbers = {c: i for i, c in enumerate(sorted(set(text)))}
+        validation = np.array([numbers[c] for c in text[at:]])
         print(table(asked, theirs, ours, peer, final, validation))
         if asked.svg:
             asked.svg.write_text(chart(theirs, ours))
@@ -120,7 +121,7 @@ def run_nanogpt(
     (data / "meta.pkl").write_bytes(pickle.dumps(meta))
     course = Course("nanoGPT")
     command = [sys.executable, "-u", "train.py", *NANOGPT.split()]
-    command += [f"--max_iters={steps}", f"--lr_decay_iters={steps}"]
+    command += [f"--max_iters={steps}", f"--lr_decay_iters={steps}", f"--eval_interval={min(250, steps)}"]
     began = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=home, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -154,6 +155,7 @@ def run_quinze(
     config["runtime"] = {**OURS["runtime"], "threads": threads}
     (folder / "run.toml").write_text(to_toml(run_config(config)))
     command = [sys.executable, "-m", "quinze.training.worker", str(folder / "run.toml"), str(folder / "run")]
+    command += ["--no-doctor"]  # the peer has none
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environ)
     for line in follow(folder / "run" / "metrics.jsonl", process):
