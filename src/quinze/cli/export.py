@@ -17,6 +17,7 @@ from quinze.errors import TrainingError
 if TYPE_CHECKING:
     from quinze.quantization.quantize import Progress as Told
     from quinze.shipping.certificate import Certificate
+    from quinze.shipping.export import Exported
 
 Kind = Literal["hf", "adapter", "merged", "gguf"]
 
@@ -79,7 +80,7 @@ def _export(
         need_torch()
     with _bar() as told:
         done = write(source, output, to=to, base=base, level_name=level, dtype=dtype, progress=told)
-        proof = _certificate(source, output, to, level, base, told) if certified else None
+        proof = _certificate(source, done, base, told) if certified else None
     if proof is not None and output.is_dir():
         proof.write(output)
     elif proof is not None:
@@ -101,28 +102,31 @@ def _export(
         )
 
 
-def _certificate(
-    source: Path, output: Path, to: Kind, level: str | None, base: Path | None, told: Told
-) -> Certificate:
+def _certificate(source: Path, done: Exported, base: Path | None, told: Told) -> Certificate:
     from quinze.shipping.certificate import certify
     from quinze.shipping.export import resolve
-    from quinze.shipping.verdicts import LEVEL_BOUNDS
+    from quinze.shipping.verdicts import bounds_of
     from quinze.shipping.views import EngineView, TrainerView
 
     shipped = resolve(source, base)
     adapter = shipped.adapter.path if shipped.adapter else None
-    name = f"{output.name}, as served"
-    bounds = {name: LEVEL_BOUNDS[level or "f16"]} if to == "gguf" and (level or "f16") in LEVEL_BOUNDS else {}
+    name = f"{done.path.name}, as served"
+    bounds = {} if done.rounded is None else {name: bounds_of(done.rounded)}
     with contextlib.ExitStack() as open_:
         reference = TrainerView("as trained", shipped.path, adapter=adapter, words=shipped.words)
         open_.callback(reference.close)
         candidate = (
-            EngineView(name, shipped.path, adapter=output, words=shipped.words)
-            if to == "adapter"
-            else EngineView(name, output)
+            EngineView(name, shipped.path, adapter=done.path, words=shipped.words)
+            if done.to == "adapter"
+            else EngineView(name, done.path)
         )
         open_.callback(candidate.close)
-        return certify(reference, [candidate], bounds=bounds, progress=told)
+        untuned = None
+        if adapter is not None and done.rounded is not None:
+            # How much of the tune the rounding has left.
+            untuned = EngineView("the base", shipped.path, words=shipped.words)
+            open_.callback(untuned.close)
+        return certify(reference, [candidate], bounds=bounds, base=untuned, progress=told)
 
 
 def _tell(proof: Certificate) -> None:

@@ -48,6 +48,8 @@ class Exported:
     bytes: int
     notes: list[str]
     """What a user should know: fallbacks of a level, roundings, where the words came from."""
+    rounded: str | None = None
+    """To what the weights were rounded, by its name in LEVEL_BOUNDS; None: they are as they were trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,9 @@ def _folder(shipped: Shipped, out: Path, dtype: Dtype | None, to: Kind) -> Expor
         out, config, weights, tokenizer=words, dtype=chosen, base_config=kept, bos_id=tokenizer.bos_id,
         eos_ids=ends,
     )  # fmt: skip
-    return Exported(out, to, _size(out), notes)
+    changed = shipped.adapter is not None or DTYPES.get(_matrix_type(model)) != chosen
+    sixteen = {"float16": "f16", "bfloat16": "bf16"}.get(chosen)
+    return Exported(out, to, _size(out), notes, sixteen if changed else None)
 
 
 def _folder_weights(model: Model, adapter: Adapter | None) -> tuple[Any, dict[str, Floats]]:
@@ -235,7 +239,7 @@ def _gguf(shipped: Shipped, out: Path, chosen: Level, progress: Progress | None)
             f"{before} matrices were quantized before, and their rounding stays in the weights. Export from "
             "the base's 16-bit weights if you have them."
         )
-    return Exported(out, "gguf", done.bytes, notes)
+    return Exported(out, "gguf", done.bytes, notes, None if chosen.name == "f32" else chosen.name)
 
 
 def merged_source(source: Source, shipped: Shipped) -> Source:

@@ -42,6 +42,11 @@ LEVEL_BOUNDS: Mapping[str, Bounds] = {
 """About three times what llama.cpp's tables tell of 8-billion-parameter models: small ones lose more."""
 
 
+def bounds_of(level: str) -> Bounds:
+    """Of a level's name; of one that the table has not, those of the coarsest."""
+    return LEVEL_BOUNDS.get(level, LEVEL_BOUNDS["q4_0"])
+
+
 class Check(msgspec.Struct, frozen=True):
     """One thing that was compared."""
 
