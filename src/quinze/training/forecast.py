@@ -25,8 +25,11 @@ from quinze.training.doctor.floors import Floors
 from quinze.training.expectation import Expectation, expected
 from quinze.training.machine import Machine, ShapeCost, try_shape
 
-TOKENS_PER_WEIGHT = 8.0
-"""D / N that is aimed at. nanochat measured 10.5; a model somewhat too large costs little."""
+TOKENS_PER_WEIGHT = 5.0
+"""D / N that is aimed at in a given time. nanochat measured 10.5 as the best; too large a model costs
+little, and may be trained on."""
+BEST_TOKENS_PER_WEIGHT = 10.0
+"""Where the size is named, and nothing limits the tokens."""
 EPOCHS = 4.0
 """Repeating text up to four times is nearly as good as new text (Muennighoff et al. 2023)."""
 USED = 0.93
@@ -213,7 +216,7 @@ def _tokens(
     if minutes is not None:
         read = minutes * 60 * USED * speed(machine, config, 256, 16_384, cost)
     else:
-        read = multiplied(config) * (TOKENS_PER_WEIGHT + 2)
+        read = multiplied(config) * BEST_TOKENS_PER_WEIGHT
     if data.tokens:
         read = min(read, EPOCHS * data.tokens)
     return max(int(read), 10_000)

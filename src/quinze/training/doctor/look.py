@@ -66,7 +66,9 @@ def look(setup: Setup, settings: DoctorSettings) -> Look:
         train = [batch for batch in train if batch.epoch == first] or train[:1]
     validation: list[Batch] = []
     if setup.validation_batches and setup.validation:
-        validation, _ = gather(setup.validation_batches, settings.scored_tokens, setup.validation.rows)
+        validation, _ = gather(
+            setup.validation_batches, settings.scored_tokens, setup.validation.rows, distinct=True
+        )
     largest = max((int(batch.ids.max()) for batch in [*train, *validation]), default=0)
     texts = _texts(setup, train)
     found = None
