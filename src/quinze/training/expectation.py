@@ -21,8 +21,8 @@ bits). The last two: nanochat on FineWeb-edu (0.8972 and 0.7999 bits), taken to 
 REFERENCE_XZ = 2.76
 """Bits a byte, of a text that nobody has looked at."""
 BAND = 0.25
-"""How far expectations may be off, as a share. One run of another tokenizer, optimizer and text (tinyshakespeare's
-characters, Muon, 2.7e11 operations) ended at 2.82 bits, where 3.30 were expected."""
+"""How far expectations may be off, as a share. One run of another tokenizer, optimizer and text (characters
+of tinyshakespeare, Muon, 2.7e11 operations) ended at 2.82 bits, where 3.30 were expected."""
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
