@@ -53,7 +53,7 @@ OURS = {
     "batch": {"rows": 8},
     "optimizer": {"kind": "muon", "muon_lr": 0.02, "lr": 0.003, "weight_decay": 0.05},
     "schedule": {"warmup": 0.02, "decay": 0.6},
-    "evaluation": {"times": 25, "rows": 64},
+    "evaluation": {"times": 20, "rows": 48},
     "checkpoints": {"minutes": None},
     "runtime": {"device": "cpu", "compile": "off"},
 }  # fmt: skip
@@ -272,7 +272,8 @@ def settings_table(parameters: int) -> str:
          f"Muon {optimizer['muon_lr']}, decay {optimizer['weight_decay']}; AdamW {optimizer['lr']}"),
         ("schedule", "100 steps up, cosine to a tenth at step 2,000",
          f"{schedule['warmup']:.0%} of the time up, the last {schedule['decay']:.0%} down to 0"),
-        ("evaluation", "every 250 steps, 20 batches of both splits", "25 times, 64 rows of 128"),
+        ("evaluation", "every 250 steps, 20 batches of both splits",
+         f"{OURS['evaluation']['times']} times, {OURS['evaluation']['rows']} rows"),
         ("precision, compile, dropout", "float32, off, 0", "float32, off, 0"),
     ]  # fmt: skip
     lines = ["| " + " | ".join(row) + " |" for row in rows]

@@ -16,7 +16,8 @@ import pytest
 
 from quinze.models.weights import load_model
 from quinze.training.distributed import World
-from quinze.training.events import EvaluationReport, StepReport
+from quinze.training.doctor.doctor import Doctor
+from quinze.training.events import EvaluationReport, Finding, StepReport
 from quinze.training.recording import read_metrics
 from quinze.training.run_config import RunConfig, to_toml
 from quinze.training.trainer import Trainer
@@ -26,14 +27,14 @@ TOLERANCE = 2e-3
 """Of losses: sums in another order, grown by twenty steps of Muon."""
 
 
-def train(config: RunConfig, folder: Path, until: int | None = None) -> None:
+def train(config: RunConfig, folder: Path, until: int | None = None, doctor: bool = False) -> None:
     cancel = threading.Event()
-    for event in Trainer(config, folder).run(cancel):
+    for event in Trainer(config, folder, watcher=Doctor() if doctor else None).run(cancel):
         if isinstance(event, StepReport) and event.step == until:
             cancel.set()
 
 
-def _one(rank: int, size: int, port: int, config: RunConfig, folder: Path, until: int | None) -> None:
+def _one(rank: int, size: int, port: int, config: RunConfig, folder: Path, *rest: Any) -> None:
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(size),
@@ -41,16 +42,18 @@ def _one(rank: int, size: int, port: int, config: RunConfig, folder: Path, until
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    train(config, folder, until)
+    train(config, folder, *rest)
     World(rank, size, None).leave()  # type: ignore[arg-type]
 
 
-def together(config: RunConfig, folder: Path, until: int | None = None, size: int = 2) -> None:
+def together(config: RunConfig, folder: Path, until: int | None = None, *, doctor: bool = False) -> None:
     """As torchrun would, without a new interpreter for each."""
+    size = 2
     forking = multiprocessing.get_context("fork")
     port = _free_port()
     children = [
-        forking.Process(target=_one, args=(rank, size, port, config, folder, until)) for rank in range(size)
+        forking.Process(target=_one, args=(rank, size, port, config, folder, until, doctor))
+        for rank in range(size)
     ]
     for child in children:
         child.start()
@@ -113,6 +116,13 @@ def test_a_run_goes_on_with_two_processes_and_with_one_again(
     agree(tmp_path / "run", alone)
 
 
+def test_the_doctor_looks_on_in_every_process(settings: Settings, alone: Path, tmp_path: Path) -> None:
+    """What each tries on its own weights leaves them alike."""
+    together(settings(batch={"rows": 2}), tmp_path / "both", doctor=True)
+    agree(tmp_path / "both", alone)
+    assert "B2.floors" in {finding.id for finding in told(tmp_path / "both", Finding)}
+
+
 @pytest.mark.slow
 def test_torchrun_starts_it(settings: Settings, alone: Path, tmp_path: Path) -> None:
     config = settings(batch={"rows": 1, "micro_batches": 2}, runtime={"sharding": "fsdp"})
@@ -121,7 +131,7 @@ def test_torchrun_starts_it(settings: Settings, alone: Path, tmp_path: Path) -> 
     worker = ["-m", "quinze.training.worker", str(tmp_path / "run.toml"), str(tmp_path / "run")]
     done = subprocess.run(
         [sys.executable, *command, *worker], capture_output=True, text=True, timeout=240, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-9000:]
     agree(tmp_path / "run", alone)

@@ -98,7 +98,7 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             stack.enter_context(prepare_runtime(self.config, self._world))
             parts = build(self.config, self._world)
-            early = self._restore(parts)
+            early = [*self._sharded(parts), *self._restore(parts)]
             if self._world.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._write_config()
@@ -327,6 +327,14 @@ class Trainer:
 
     # ---- before
 
+    def _sharded(self, parts: Parts) -> list[TrainingEvent]:
+        """Watchers take weights for plain tensors, which spread ones are not."""
+        spread = parts.world.size > 1 and self.config.runtime.sharding == "fsdp"
+        if not spread or isinstance(self.watcher, Unwatched):
+            return []
+        self.watcher = Unwatched()
+        return [_UNSEEN]
+
     def _restore(self, parts: Parts) -> list[TrainingEvent]:
         """Take up the newest whole checkpoint, if there is one."""
         if parts.world.first:
@@ -356,14 +364,23 @@ class Trainer:
         size = 4 * sum(p.numel() for p in parts.trained.values())
         whole_model = 4 * sum(p.numel() for p in parts.transformer.parameters())
         moments = 2 * size
-        (ok,) = parts.world.of_first([1.0])
-        if parts.world.first and ok:
+        if parts.world.first:
             check_space(self.folder, 2 * (size + moments) + whole_model)
 
     def _write_config(self) -> None:
         text = to_toml(self.config).encode()
         with atomic_write(self.folder / "run.toml") as file:
             file.write(text)
+
+
+_UNSEEN = Finding(
+    id="R2.sharded",
+    severity="info",
+    verdict="The weights are spread over several processes, where the doctor does not look.",
+    evidence={},
+    why="Only losses that are no number are looked for in this run.",
+    fix='Where the model fits into each process: [runtime] sharding = "none".',
+)
 
 
 def _stops(findings: list[Finding]) -> bool:
