@@ -178,3 +178,17 @@ def test_the_machine_is_measured_and_what_is_known_is_not_measured_again() -> No
     again: Any = measure([TensorType.Q4_0], 1, first)
     assert again == first
     assert set(measure([TensorType.Q8_0], 1, first).rates) == {"Q4_0", "Q8_0"}
+
+
+def test_of_a_mixture_only_the_chosen_experts_are_read_for_a_token(
+    families: ModuleType, tmp_path: Path
+) -> None:
+    families.make(
+        "qwen3_moe", tmp_path, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, head_dim=16
+    )
+    model = load_model(tmp_path)
+    told = fit.parameters(model.config)
+    assert told.total == model.config.parameters
+    assert told.total - told.active == 3 * (8 - 2) * 3 * 64 * 32  # layers, idle experts, matrices
+    read = sum(fit._matrix_bytes(model).values()) / 4
+    assert read == told.active - told.norms - told.embedding  # float32; an embedding is only looked up in

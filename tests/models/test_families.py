@@ -135,6 +135,26 @@ def test_a_known_model_has_the_parameters_that_its_maker_states(name: str) -> No
     assert from_hugging_face(name, config).parameters == parameters
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "mamba"}, "is a 'mamba' model"),
+        ({"model_type": "falcon"}, "is a 'falcon' model"),
+        ({"model_type": "gpt_neox"}, "is a 'gpt_neox' model"),
+        ({"model_type": "t5"}, "is a 't5' model"),
+        ({"model_type": "llava", "text_config": QWEN3_0_6B}, "is a 'llava' model"),
+        ({"model_type": "qwen2_5_vl", "text_config": QWEN3_0_6B}, "is a 'qwen2_5_vl' model"),
+        ({"model_type": "deepseek_v3"}, "is a 'deepseek_v3' model"),
+        ({"model_type": "bert"}, "is a 'bert' model, an encoder"),
+        ({"model_type": "xlm-roberta"}, "is a 'xlm-roberta' model, an encoder"),
+    ],
+)
+def test_other_families_are_refused_by_name_with_what_to_do(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=words) as caught:
+        from_hugging_face("m", config)
+    assert ("qwen3moe" in caught.value.hint) or ("Qwen3-Embedding" in caught.value.hint)
+
+
 def test_of_a_mixture_only_the_chosen_experts_count_for_a_token() -> None:
     """Their makers state 3.3 and 12.9 billion activated."""
     assert 3.3e9 < from_hugging_face("m", QWEN3_30B_A3B).active_parameters < 3.4e9

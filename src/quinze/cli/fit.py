@@ -46,7 +46,8 @@ def _facts(found: Fit) -> list[tuple[str, str]]:
     memory, parts, speed = found.memory, found.parameters, found.speed
     output = f"output {count(parts.output)}" if parts.output else "the embedding is the output too"
     return [
-        ("parameters", f"{parts.total:,}, of {found.bits_per_weight:.2f} bits"),
+        ("parameters", f"{parts.total:,}, of {found.bits_per_weight:.2f} bits"
+                       + (f"; {count(parts.active)} active" if parts.active < parts.total else "")),
         ("", f"embedding {count(parts.embedding)}, attention {count(parts.attention)}, "
              f"MLP {count(parts.mlp)}, norms {count(parts.norms)}, {output}"),
         ("weights", f"{size(memory.weights)}, mapped from the file"),

@@ -61,6 +61,8 @@ class Parameters(msgspec.Struct, frozen=True):
     output: int
     """The way from the last vector to the next token; 0 where the embedding is used for it again."""
     total: int
+    active: int
+    """That a token passes through: of a mixture of experts, those of its chosen ones."""
 
 
 class Speed(msgspec.Struct, frozen=True):
@@ -80,8 +82,9 @@ def parameters(config: ModelConfig) -> Parameters:
     for name, shape in shapes(config).items():
         found[_part(name)] += math.prod(shape)
     return Parameters(
-        found["embedding"], found["attention"], found["mlp"], found["norms"], found["output"], found.total()
-    )
+        found["embedding"], found["attention"], found["mlp"], found["norms"], found["output"],
+        found.total(), config.active_parameters,
+    )  # fmt: skip
 
 
 def _part(name: str) -> str:
@@ -121,6 +124,10 @@ def activations(config: ModelConfig, context: int, threads: int) -> int:
     floats = T * (3 * C + 2 * queries + 2 * keys + 2 * F + 2 * config.rotated)
     quantized = T * (widest + 2 * widest + 4 * 4 * widest // 32)
     pieces = T * (queries + 2 * config.num_attention_heads)  # parts of each softmax, merged at the end
+    if config.num_experts:  # what Mixture holds (csrc/experts.h): rows of each token for each of its experts
+        K, inner = config.num_experts_per_tok + 1, config.moe_intermediate_size
+        floats += T * (config.num_experts + K * (2 * C + 3 * inner))
+        quantized += T * K * (C + inner) * 7 // 2
     vectors = sum(math.prod(shape) for shape in shapes(config).values() if len(shape) == 1)
     logits = 3 * V  # of the last token, and what choosing among them takes
     return 4 * (floats + pieces + vectors + logits) + quantized + threads * SCRATCH
@@ -179,7 +186,7 @@ def speed(model: Model, profile: Profile, context: int, *, prompt: int = TYPICAL
 
     counts: collections.Counter[TensorType] = collections.Counter()
     for name in read_whole(config):
-        counts[model.tensors[name].type] += math.prod(model.tensors[name].shape)
+        counts[model.tensors[name].type] += int(math.prod(model.tensors[name].shape) * _share(config, name))
     rates = ((count, _prefill_rate(profile, kind, config.hidden_size)) for kind, count in counts.items())
     each = sum(count / rate for count, rate in rates)
     pairs = prompt * prompt / 2 * (config.num_hidden_layers - 1)
@@ -202,8 +209,13 @@ def _matrix_bytes(model: Model) -> collections.Counter[TensorType]:
     for name, tensor in model.tensors.items():
         embedding = name.startswith("model.embed")
         if len(tensor.shape) == 2 and (not embedding or _is_output(model, name)):
-            found[tensor.type] += tensor.data.nbytes
+            found[tensor.type] += int(tensor.data.nbytes * _share(model.config, name))
     return found
+
+
+def _share(config: ModelConfig, name: str) -> float:
+    """How much of a matrix is computed with for a token, on average: of an expert, its chance."""
+    return config.num_experts_per_tok / config.num_experts if ".mlp.experts." in name else 1.0
 
 
 def _is_output(model: Model, name: str) -> bool:

@@ -7,7 +7,6 @@ model is said in fit.py. Knows nothing of files: who keeps a profile is told whe
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ class Profile(msgspec.Struct, frozen=True):
     """The same, many tokens at once."""
 
 
-VERSION = 4
+VERSION = 5
 """Of the way in which it is measured; another makes kept profiles stale."""
 
 
@@ -152,7 +151,7 @@ def shape_of(config: ModelConfig) -> Shape:
         config.num_attention_heads,
         config.num_key_value_heads,
         config.head_dim,
-        config.intermediate_size,
+        config.num_experts_per_tok * config.moe_intermediate_size or config.intermediate_size,
     )
 
 
@@ -194,11 +193,14 @@ def _attention(layers: int, threads: int, layer_seconds: float, clock: Clock) ->
     reading = (shape.layers - 1) * shape.heads * shape.head_dim
     short = probe.prefill_seconds()
     cache = probe.decoder.cache("f16")
-    began = clock()
-    for _ in range(DEPTH // BLOCK):
-        probe.forward(cache, BLOCK)
-    whole = clock() - began
     blocks = DEPTH // BLOCK
+
+    def read_all() -> None:
+        probe.decoder.truncate(cache, 0)
+        for _ in range(blocks):
+            probe.forward(cache, BLOCK)
+
+    whole = _seconds(read_all, 0.0, clock)
     # A block by itself costs `short`; what more it costs behind others is attention to them.
     more = max(1e-9, whole - blocks * short)
     prefill = more / (reading * BLOCK * BLOCK * blocks * (blocks - 1) / 2)
@@ -277,11 +279,14 @@ def _random_row(kind: TensorType, cols: int) -> Bytes:
 
 
 def _seconds(work: Callable[[], object], enough: float, clock: Clock) -> float:
-    """Of one call: the median of at least three, for about so many seconds."""
+    """Of one call: the least of at least five, for about so many seconds.
+
+    Whoever else is at work only makes a call longer: the least is what the machine itself takes.
+    """
     found: list[float] = []
     end = time.perf_counter() + enough
-    while len(found) < 3 or time.perf_counter() < end:
+    while len(found) < 5 or time.perf_counter() < end:
         began = clock()
         work()
         found.append(clock() - began)
-    return statistics.median(found)
+    return min(found)

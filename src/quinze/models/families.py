@@ -114,6 +114,12 @@ FAMILIES: dict[str, Family] = {
 }  # fmt: skip
 """By the name that GGUF and config.json give them."""
 
+ENCODERS = {
+    "bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert", "modern-bert", "nomic_bert",
+    "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "new", "gte", "deberta-v2", "t5encoder",
+}  # fmt: skip
+"""Models that read in both directions and make vectors, by the names of both formats."""
+
 SAME = {"gemma3_text": "gemma3", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"}
 """Other names in config.json for one of these."""
 RENAMED = {
@@ -128,9 +134,16 @@ RENAMED = {
 def family(name: str, architecture: str) -> Family:
     """UnsupportedModelError, with the list of those that there are, for an unknown one."""
     found = FAMILIES.get(SAME.get(architecture, architecture))
-    if found is None:
-        raise unsupported(name, f"is a {architecture[:60]!r} model")
-    return found
+    if found is not None:
+        return found
+    what = f"is a {architecture[:60]!r} model"
+    if architecture in ENCODERS:
+        raise UnsupportedModelError(
+            f"{name} {what}, an encoder, which Quinze cannot run yet.",
+            hint="For vectors take a language model that embeds, such as Qwen3-Embedding, or Quinze's "
+            "own: starter.",
+        )
+    raise unsupported(name, what)
 
 
 def derived(found: Family, hidden_size: int) -> dict[str, Any]:

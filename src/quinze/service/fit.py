@@ -195,7 +195,13 @@ def _gguf_name(name: str) -> str:
         return "output.weight"
     _, _, rest = name.partition("model.layers.")
     layer, _, part = rest.partition(".")
-    known = {"self_attn.v_proj.weight": "attn_v.weight", "mlp.down_proj.weight": "ffn_down.weight"}
+    known = {
+        "self_attn.v_proj.weight": "attn_v.weight",
+        "mlp.down_proj.weight": "ffn_down.weight",
+        "mlp.gate.weight": "ffn_gate_inp.weight",
+    }
+    if part.startswith("mlp.experts.") and part.endswith("down_proj.weight"):
+        return f"blk.{layer}.ffn_down_exps.weight"
     return f"blk.{layer}.{known.get(part, part)}"
 
 
