@@ -38,6 +38,7 @@ struct PyDecoder {
     std::vector<nb::object> kept;  // the arrays that the weights lie in; first, so that it is freed last
     Decoder decoder;
     PageCount pages = std::make_shared<std::atomic<int64_t>>(0);  // bytes of all caches
+    std::vector<float> logits;  // of the step at hand
     std::mutex mutex;  // one computation at a time; always taken with the interpreter let go
 
     PyDecoder(const DecoderConfig& c, const nb::dict& config, const nb::dict& tensors, const Kernels& kernels, int threads)
@@ -252,7 +253,7 @@ nb::object step_all(PyDecoder& self, const nb::list& given, const nb::object& ca
         const std::lock_guard lock(self.mutex);
         for (const StepPiece& piece : pieces) check_adapter(self, piece.adapter);
         for (StepPiece& piece : pieces) piece.cache->reserve(static_cast<int64_t>(piece.ids.size()));
-        done = step(self.decoder, pieces, stop);
+        done = step(self.decoder, pieces, self.logits, stop);
     }
     if (!done) return nb::none();
     nb::list results;

@@ -26,7 +26,7 @@ void choose(StepPiece& piece, const float* logits, int64_t V) {
 
 }  // namespace
 
-bool step(Decoder& decoder, std::vector<StepPiece>& pieces, const std::function<bool()>& cancelled) {
+bool step(Decoder& decoder, std::vector<StepPiece>& pieces, std::vector<float>& logits, const std::function<bool()>& cancelled) {
     const int64_t V = decoder.config().vocab;
     std::vector<Piece> parts;
     std::vector<StepPiece*> order;
@@ -41,12 +41,12 @@ bool step(Decoder& decoder, std::vector<StepPiece>& pieces, const std::function<
             parts.push_back(part);
             order.push_back(&piece);
         }
-    const std::unique_ptr<float[]> logits(new float[static_cast<size_t>(wanted * V)]);
-    if (!decoder.forward(parts, logits.get(), cancelled)) return false;
+    if (static_cast<int64_t>(logits.size()) < wanted * V) logits.resize(static_cast<size_t>(wanted * V));
+    if (!decoder.forward(parts, logits.data(), cancelled)) return false;
     std::vector<int64_t> first(parts.size(), 0);  // row of each piece's logits
     for (size_t i = 1; i < parts.size(); i++) first[i] = first[i - 1] + parts[i - 1].wanted;
     decoder.pool().run(static_cast<int64_t>(order.size()), [&](int64_t i, int) {
-        if (order[i]->sampler) choose(*order[i], logits.get() + first[i] * V, V);
+        if (order[i]->sampler) choose(*order[i], logits.data() + first[i] * V, V);
     });
     for (StepPiece& piece : pieces)
         if (piece.guesses > 0) {

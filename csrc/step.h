@@ -29,6 +29,7 @@ struct StepPiece {
 };
 
 // False when `cancelled` said yes; then no cache is longer. Guesses that were wrong are not in the caches afterwards.
-bool step(Decoder& decoder, std::vector<StepPiece>& pieces, const std::function<bool()>& cancelled);
+// `logits` is room that grows as needed, and serves the next step again.
+bool step(Decoder& decoder, std::vector<StepPiece>& pieces, std::vector<float>& logits, const std::function<bool()>& cancelled);
 
 }  // namespace quinze
