@@ -20,7 +20,7 @@ LENGTHS = (1, 2, 3, 5, 7, 11)
 """Guesses that may be tried at once. With the id before them they fill the four rows of a product."""
 GRAM = 3
 """Ids that must have stood there before."""
-_FIRST_ODDS, _LEARNING = 0.3, 0.2
+_FIRST_ODDS, _LEARNING = 0.3, 0.3
 _WORTH = 1.05
 """What a guess must promise: five tokens of a hundred more."""
 _REMEMBERED = 65_536
