@@ -60,3 +60,13 @@ def test_an_empty_text_is_refused_with_its_place(running: Any) -> None:
 def test_an_unknown_embedder_is_not_found(running: Any) -> None:
     with pytest.raises(openai.NotFoundError):
         running.openai.embeddings.create(model="text-embedding-3-small", input="a")
+
+
+def test_fewer_dimensions_are_the_first_numbers_made_a_unit_vector_again(running: Any) -> None:
+    whole, short = (
+        np.float32(
+            running.openai.embeddings.create(model="starter", input=TEXTS[0], **more).data[0].embedding
+        )
+        for more in ({}, {"dimensions": 64})
+    )
+    np.testing.assert_allclose(short, whole[:64] / np.linalg.norm(whole[:64]), atol=1e-6)
