@@ -23,6 +23,7 @@ from quinze.quantization.levels import level
 from quinze.quantization.quantize import quantize
 from quinze.quantization.source import open_source
 from quinze.shipping.export import export, forecast, resolve
+from quinze.tokenizer.tokenizer import load_tokenizer
 from quinze.training.lora import apply_adapter
 
 IDS = list(range(3, 40))
@@ -126,3 +127,11 @@ def test_wrong_wishes_are_told(made: Any, tmp_path: Path) -> None:
     (lost / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "some/hub"}))
     with pytest.raises(FileFormatError, match="some/hub"):
         export(lost, tmp_path / "a", to="merged")
+
+
+def test_both_ends_of_a_llama2c_file_survive_its_gguf(shared: Any, tmp_path: Path) -> None:
+    """Its stories are parted by BOS: found by the certificate, as a served model that went on and on."""
+    shared("data/models/tok512.bin")
+    stories = shared("data/models/stories260K.bin")
+    export(stories, tmp_path / "out.gguf", to="gguf", level_name="f32")
+    assert load_tokenizer(tmp_path / "out.gguf").stop_ids == load_tokenizer(stories).stop_ids == {1, 2}

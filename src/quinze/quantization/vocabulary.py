@@ -20,13 +20,15 @@ from quinze.tokenizer.patterns import PRE_TOKENIZERS
 from quinze.tokenizer.sources import llama2c_pieces
 
 MAX_BYTES = 64 * 2**20
+EOT = "tokenizer.ggml.eot_token_id"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 
 
 def vocabulary_keys(path: Path, checkpoint: Checkpoint, size: int) -> dict[str, Any]:
     """`size`: rows of the embedding; tokens that are missing get names that no text has."""
     if checkpoint.format == "llama2c":
-        return _sentence_pieces(llama2c_pieces(path.parent, size), size)
+        # Its stories are parted by BOS, which ends a text as EOS does (tokenizer/sources.py).
+        return _sentence_pieces(llama2c_pieces(path.parent, size), size) | {EOT: 1}
     folder = path if path.is_dir() else path.parent
     for name in ("tokenizer.model", "spiece.model"):
         if (folder / name).is_file():
