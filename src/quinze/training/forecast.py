@@ -7,7 +7,7 @@
 Rules of thumb of others are named where they stand; the expected bits a byte rest on EXPECTED, a handful of
 real runs (expectation.py), and on the triples table of your own text. See docs/explanation/forecasts.md.
 
-N weights that are multiplied (layers and head), D tokens read, C = operations in all, about 6 N D.
+N weights that are multiplied (layers and head), D tokens read, about 6 N D operations in all.
 """
 
 from __future__ import annotations
@@ -237,12 +237,14 @@ def speed(machine: Machine, config: ModelConfig, length: int, per_step: int, cos
         each = flops_per_token(config, length) / (machine.rate(config.hidden_size) * EFFICIENCY)
     else:
         each = cost.layer_seconds * config.num_hidden_layers + cost.ends_seconds
-    return 1.0 / (each + _optimizer_seconds(machine, config) / per_step)
+    return 1.0 / (each + _optimizer_seconds(machine, config, cost) / per_step)
 
 
-def _optimizer_seconds(machine: Machine, config: ModelConfig) -> float:
-    """Of one step: Muon's five Newton-Schulz iterations for the layers' matrices (a rows, b columns, a <= b:
-    2 a a b + 2 a a a + 2 a a b each), and reading and writing weights, gradients and moments."""
+def _optimizer_seconds(machine: Machine, config: ModelConfig, cost: ShapeCost | None) -> float:
+    """Of one step. Untried: Muon's five Newton-Schulz iterations for the layers' matrices (4 aab + 2 aaa, a
+    the shorter side), and reading and writing weights, gradients and moments."""
+    if cost is not None:
+        return cost.layer_step_seconds * config.num_hidden_layers + cost.ends_step_seconds
     operations = 0.0
     for name, shape in shapes(config).items():
         if len(shape) == 2 and ".layers." in name:

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from quinze.models.config import ModelConfig
 from quinze.models.transformer import Transformer
+from quinze.training.optim import Optimizer, groups_of
+from quinze.training.run_config import OptimizerTable
 
 WIDTHS = (64, 128, 256, 512, 1024)
 ROWS = 1024
@@ -51,7 +53,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShapeCost(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one token, forth and back, measured on the shape itself."""
+    """Of one token, forth and back, and of one step of the optimizer, measured on the shape itself."""
 
     layer_seconds: float
     ends_seconds: float
@@ -59,6 +61,9 @@ class ShapeCost(msgspec.Struct, frozen=True, kw_only=True):
     layer_bytes: float
     """Kept in memory until the way back."""
     ends_bytes: float
+    layer_step_seconds: float
+    """Of the optimizer (Muon), for one layer."""
+    ends_step_seconds: float
 
 
 def measure(device: str = "cpu", seconds: float = 1.0) -> Machine:
@@ -85,22 +90,27 @@ def try_shape(
     ids = torch.randint(config.vocab_size, (rows, length + 1), generator=generator).to(where)
     tried: list[tuple[float, float]] = []
     runs: list[Callable[[], None]] = []
+    steps: list[Callable[[], None]] = []
     for layers in (1, 3):
         transformer = Transformer(replace(config, num_hidden_layers=layers, windows=()), length)
         transformer.initialize(0)
         transformer.to(where)
         runs.append(_pass(transformer, ids))
+        steps.append(_step(transformer))
         tried.append((0.0, _kept_bytes(transformer, ids)))
     # Taken in turns, so that another program's noise falls on both alike.
-    one, three = _in_turns(runs, where, seconds)
+    one, three, step_one, step_three = _in_turns([*runs, *steps], where, seconds)
     tokens = rows * length
     layer_bytes = (tried[1][1] - tried[0][1]) / 2
     layer = max((three - one) / 2, 1e-9)
+    layer_step = max((step_three - step_one) / 2, 0.0)
     return ShapeCost(
         layer_seconds=layer / tokens,
         ends_seconds=max(one - layer, 1e-9) / tokens,
         layer_bytes=layer_bytes / tokens,
         ends_bytes=max(tried[0][1] - layer_bytes, 0.0) / tokens,
+        layer_step_seconds=layer_step,
+        ends_step_seconds=max(step_one - layer_step, 0.0),
     )
 
 
@@ -111,6 +121,13 @@ def _pass(transformer: Transformer, ids: torch.Tensor) -> Callable[[], None]:
         _loss(transformer, ids).backward()  # type: ignore[no-untyped-call]
 
     return run
+
+
+def _step(transformer: Transformer) -> Callable[[], None]:
+    """With the gradients of the pass before."""
+    named = dict(transformer.named_parameters())
+    optimizer = Optimizer(groups_of(named, OptimizerTable(kind="muon", lr=3e-3)))
+    return lambda: optimizer.step(1e-3)
 
 
 def _loss(transformer: Transformer, ids: torch.Tensor) -> torch.Tensor:
