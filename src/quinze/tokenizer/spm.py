@@ -69,28 +69,28 @@ def build(pieces: Pieces) -> Vocabulary:
         )
     if not all(-1e30 < score < 1e30 for score in pieces.scores):
         raise FileFormatError("The vocabulary has scores that are not numbers.")
+    # Whole vocabularies pass here at every start: the kinds are compared as plain numbers.
+    kinds = list(map(int, types))
+    controls, unknowns, own_kind = (
+        int(PieceType.CONTROL),
+        int(PieceType.UNKNOWN),
+        int(PieceType.USER_DEFINED),
+    )
     control = {
         text: id_
-        for id_, (text, type_) in enumerate(zip(texts, types, strict=True))
-        if text
-        and (type_ == PieceType.CONTROL or (type_ == PieceType.USER_DEFINED and CONTROL.fullmatch(text)))
+        for id_, (text, kind) in enumerate(zip(texts, kinds, strict=True))
+        if kind in (controls, own_kind) and text and (kind == controls or CONTROL.fullmatch(text))
     }
     unknown = next((id_ for id_, type_ in enumerate(types) if type_ == PieceType.UNKNOWN), None)
     backend = Backend(_unigram(pieces, unknown) if pieces.unigram else _bpe(pieces, unknown))
     backend.normalizer = _normalizer(pieces)
-    own = [
-        t
-        for t, type_ in zip(texts, types, strict=True)
-        if type_ == PieceType.USER_DEFINED and t not in control
-    ]
+    own = [t for t, kind in zip(texts, kinds, strict=True) if kind == own_kind and t not in control]
     backend.add_tokens([AddedToken(text, normalized=True, special=False) for text in own if text])
-    special = frozenset(
-        id_ for id_, type_ in enumerate(types) if type_ in (PieceType.CONTROL, PieceType.UNKNOWN)
-    )
+    special = frozenset(id_ for id_, kind in enumerate(kinds) if kind in (controls, unknowns))
     return Vocabulary(
         first=backend,
         middle=backend,
-        pieces=[piece_bytes(text, type_) for text, type_ in zip(texts, types, strict=True)],
+        pieces=[piece_bytes(text, kind) for text, kind in zip(texts, kinds, strict=True)],
         names=texts,
         control=control,
         special=special,
@@ -192,11 +192,12 @@ def _within(id_: int | None, texts: Sequence[str]) -> int | None:
 
 def _bpe(pieces: Pieces, unknown: int | None) -> models.BPE:
     """Merges are implied: every way to join two pieces into a third, the best score first."""
-    vocab = {_utf8(text, id_): id_ for id_, text in reversed(list(enumerate(pieces.texts)))}
+    vocab = _ids(pieces.texts)
+    joinable = {int(PieceType.NORMAL), int(PieceType.USER_DEFINED)}
     joined = [
         (text, score)
-        for text, score, type_ in zip(pieces.texts, pieces.scores, pieces.types, strict=True)
-        if type_ in (PieceType.NORMAL, PieceType.USER_DEFINED)
+        for text, score, type_ in zip(pieces.texts, pieces.scores, map(int, pieces.types), strict=True)
+        if type_ in joinable
     ]
     if sum(len(text) for text, _ in joined) > MAX_LETTERS or any(len(text) > MAX_PIECE for text, _ in joined):
         raise FileFormatError(
@@ -208,7 +209,8 @@ def _bpe(pieces: Pieces, unknown: int | None) -> models.BPE:
         splits = [
             (text[:i], text[i:]) for i in range(1, len(text)) if text[:i] in parts and text[i:] in parts
         ]
-        splits.sort(key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+        if len(splits) > 1:
+            splits.sort(key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
         merges += [(score, pair) for pair in splits]
     merges.sort(key=lambda merge: -merge[0])
     return models.BPE(
@@ -258,12 +260,21 @@ def check_charsmap(charsmap: bytes) -> None:
 
 
 def piece_bytes(text: str, type_: int) -> bytes:
-    if type_ == PieceType.BYTE and len(text) == 6 and text.startswith("<0x"):
+    if len(text) == 6 and type_ == PieceType.BYTE and text.startswith("<0x"):
         try:
             return bytes([int(text[3:5], 16)])
         except ValueError as error:
             raise FileFormatError(f"The vocabulary has the byte {text!r}.") from error
     return text.replace(SPACE, " ").encode("utf-8", errors="surrogateescape")
+
+
+def _ids(texts: Sequence[str]) -> dict[str, int]:
+    """Of a text that stands twice, the first."""
+    try:
+        "".join(texts).encode("utf-8")
+    except UnicodeEncodeError:
+        texts = [_utf8(text, id_) for id_, text in enumerate(texts)]
+    return dict(zip(reversed(texts), range(len(texts) - 1, -1, -1), strict=True))
 
 
 def _utf8(text: str, id_: int) -> str:
