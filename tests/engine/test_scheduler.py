@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -277,3 +279,19 @@ def test_a_slow_reader_is_not_run_ahead_of_without_end(engine: Engine) -> None:
     time.sleep(0.3)
     assert generation._sequence.written <= 6
     assert len(list(generation)) == 399
+
+
+def test_a_program_that_closes_nothing_ends_in_peace(shared: Callable[[str], Path]) -> None:
+    """Its last line may be reached while the engine's thread is within C++."""
+    program = (
+        "import sys; from pathlib import Path; from quinze.engine.engine import Engine\n"
+        "from quinze.engine.sampling import SamplingParams; from quinze.models.weights import load_model\n"
+        "engine = Engine(load_model(Path(sys.argv[1])), threads=2)\n"
+        "asked = engine.generate([1], SamplingParams(max_tokens=200)); print(next(asked) >= 0)\n"
+    )
+    for _ in range(4):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(shared("data/models/stories260K.bin"))],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr

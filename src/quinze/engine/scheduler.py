@@ -10,10 +10,12 @@ Given sequences; puts ids into their `out`. Knows nothing of text.
 
 from __future__ import annotations
 
+import atexit
 import collections
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -35,6 +37,15 @@ WORTH_WAITING = 128
 _LOOK_AGAIN = 0.02
 MOST_GUESSING = 2
 """When more than so many write, a step is full of work as it is, and nothing is guessed."""
+
+_LIVE: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that is within C++ when the interpreter goes would take the process down with it."""
+    for scheduler in list(_LIVE):
+        scheduler.close()
 
 
 class Scheduler:
@@ -85,6 +96,7 @@ class Scheduler:
             sequence.order = self._came
             self._coming.append(sequence)
             if self._thread is None:
+                _LIVE.add(self)
                 self._thread = threading.Thread(target=self._run, name="quinze-engine", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
