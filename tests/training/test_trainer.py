@@ -263,3 +263,17 @@ def test_what_does_not_fit_is_said_before_anything_begins(
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(StorageError, match="needs"):
         next(run())
+
+
+@pytest.mark.slow
+def test_compiled_code_learns_the_same(settings: Settings, letters: Path, tmp_path: Path) -> None:
+    runs = {}
+    for compile_ in ("off", "on"):
+        config = settings(
+            data={"tokenizer": str(letters)}, runtime={"compile": compile_, "deterministic": False},
+            evaluation={"times": 2, "prompts": ["the "], "sample_tokens": 4},
+        )  # fmt: skip
+        runs[compile_] = list(Trainer(config, tmp_path / compile_).run())
+    plain, compiled = ([report.loss for report in steps(events)] for events in runs.values())
+    assert compiled == pytest.approx(plain, rel=1e-3)
+    assert sum(isinstance(event, SampleReport) for event in runs["on"]) == 3

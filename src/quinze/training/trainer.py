@@ -34,7 +34,7 @@ from quinze.errors import ConflictError
 from quinze.paths import atomic_write
 from quinze.training import finishing, measuring
 from quinze.training.building import Parts, build, identity
-from quinze.training.checkpointing import Checkpoints, Saved, check_space
+from quinze.training.checkpointing import Checkpoints, check_space
 from quinze.training.control import Control
 from quinze.training.counters import Counters
 from quinze.training.distributed import World, gather_no_more, gradient_norm
@@ -55,7 +55,7 @@ from quinze.training.schedule import share
 from quinze.training.setting_up import setup_of
 from quinze.training.stepping import clip_gradients, compute_gradients, put_weights
 from quinze.training.watch import Probe, Watcher
-from quinze.training.watching import Unwatched
+from quinze.training.watching import SHARDED, Unwatched, passed_over
 
 Reason = Literal["finished", "stopped", "interrupted", "failed"]
 
@@ -92,7 +92,7 @@ class Trainer:
         Raises InvalidRequestError for settings that do not fit, ConflictError where the folder holds another
         run, CheckpointError, StorageError. What was saved before an error stays whole.
         """
-        control = Control(self.folder, cancel)
+        began, control = self._clock.now(), Control(self.folder, cancel)
         recorder: Recorder | None = None
         self._world = self._world or World.join(self.config.runtime.device)
         with contextlib.ExitStack() as stack:
@@ -105,12 +105,14 @@ class Trainer:
                 recorder = Recorder(self.folder, self._counters.step)
                 stack.callback(recorder.close)
             stack.enter_context(control.listening())
-            for event in self._events(parts, control, early):
+            for event in self._events(parts, control, early, began):
                 if recorder is not None:
                     recorder.write(event)
                 yield event
 
-    def _events(self, parts: Parts, control: Control, early: list[TrainingEvent]) -> Iterator[TrainingEvent]:
+    def _events(
+        self, parts: Parts, control: Control, early: list[TrainingEvent], began: float
+    ) -> Iterator[TrainingEvent]:
         c = self._counters
         yield from early
         self._check_space(parts)
@@ -120,6 +122,7 @@ class Trainer:
         try_compile(parts)
         found = self.watcher.before(setup_of(parts, c.step, self.folder))
         gather_no_more(parts.transformer)
+        self._other_work(self._clock.now() - began)  # a deadline knows no preparations
         if c.step and self._watcher_state is not None:
             self.watcher.load_state_dict(self._watcher_state)
         yield from found
@@ -333,7 +336,7 @@ class Trainer:
         if not spread or isinstance(self.watcher, Unwatched):
             return []
         self.watcher = Unwatched()
-        return [_UNSEEN]
+        return [SHARDED]
 
     def _restore(self, parts: Parts) -> list[TrainingEvent]:
         """Take up the newest whole checkpoint, if there is one."""
@@ -358,7 +361,7 @@ class Trainer:
         if parts.world.first:
             self._checkpoints.drop_after(saved.step)
         parts.world.barrier()
-        return [_passed_over(saved)] if saved.passed_over else []
+        return [passed_over(saved.step, saved.passed_over)] if saved.passed_over else []
 
     def _check_space(self, parts: Parts) -> None:
         size = 4 * sum(p.numel() for p in parts.trained.values())
@@ -373,27 +376,5 @@ class Trainer:
             file.write(text)
 
 
-_UNSEEN = Finding(
-    id="R2.sharded",
-    severity="info",
-    verdict="The weights are spread over several processes, where the doctor does not look.",
-    evidence={},
-    why="Only losses that are no number are looked for in this run.",
-    fix='Where the model fits into each process: [runtime] sharding = "none".',
-)
-
-
 def _stops(findings: list[Finding]) -> bool:
     return any(finding.severity == "stop" for finding in findings)
-
-
-def _passed_over(saved: Saved) -> Finding:
-    return Finding(
-        id="R1.broken-checkpoint",
-        severity="warning",
-        verdict=f"The run goes on from step {saved.step:,}: {' '.join(saved.passed_over)}",
-        evidence={"step": saved.step, "broken": len(saved.passed_over)},
-        why="A newer checkpoint is damaged; the steps since the one before are done again.",
-        fix="Check the disk.",
-        step=saved.step,
-    )

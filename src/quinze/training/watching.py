@@ -1,4 +1,4 @@
-"""The least that a run without a doctor is watched for: losses that are no number."""
+"""The least that a run without a doctor is watched for, and what the trainer itself has to say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,29 @@ from quinze.training.watch import Probe, Setup
 
 PATIENCE = 3
 """Steps in a row that may be left out before the run stops."""
+
+
+SHARDED = Finding(
+    id="R2.sharded",
+    severity="info",
+    verdict="The weights are spread over several processes, where the doctor does not look.",
+    evidence={},
+    why="Only losses that are no number are looked for in this run.",
+    fix='Where the model fits into each process: [runtime] sharding = "none".',
+)
+
+
+def passed_over(step: int, problems: list[str]) -> Finding:
+    """Newer checkpoints than that of `step` are broken."""
+    return Finding(
+        id="R1.broken-checkpoint",
+        severity="warning",
+        verdict=f"The run goes on from step {step:,}: {' '.join(problems)}",
+        evidence={"step": step, "broken": len(problems)},
+        why="A newer checkpoint is damaged; the steps since the one before are done again.",
+        fix="Check the disk.",
+        step=step,
+    )
 
 
 class Unwatched:
