@@ -26,8 +26,9 @@ import quinze
 from decode_prefill import processor
 from quinze import native
 from quinze.engine.engine import Engine
+from quinze.engine.pace import Pace
 from quinze.engine.packed import packed_weights
-from quinze.engine.speculation import Pace, PromptLookup
+from quinze.engine.speculation import PromptLookup
 from quinze.models.weights import load_model
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "guides"
@@ -88,7 +89,7 @@ class Writer:
             self._keep(guesses[:kept])
             began += time.perf_counter() - start - took
             if self.pace:
-                self.pace.measured(len(ids), took)
+                self.pace.wrote(len(ids), took)
             self.lookup.extend(following[: kept + 1])
             at, guessed, right = at + kept + 1, guessed + len(guesses), right + kept
         return time.perf_counter() - began, guessed, right

@@ -192,3 +192,18 @@ def test_of_a_mixture_only_the_chosen_experts_are_read_for_a_token(
     assert told.total - told.active == 3 * (8 - 2) * 3 * 64 * 32  # layers, idle experts, matrices
     read = sum(fit._matrix_bytes(model).values()) / 4
     assert read == told.active - told.norms - told.embedding  # float32; an embedding is only looked up in
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
+def test_the_memory_of_a_context_is_what_its_pages_take(
+    made: Callable[[str, str], Path], kv_type: str
+) -> None:
+    import numpy as np
+
+    from quinze.engine.engine import Engine
+
+    model = load_model(made("deep", "q4_0"))
+    decoder = Engine(model, kv_type=kv_type)._running()
+    cache = decoder.cache(kv_type)
+    decoder.forward(cache, np.full(200, 5, np.int32))
+    assert cache.bytes == fit.kv_cache(model.config, 200, kv_type)

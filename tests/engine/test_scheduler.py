@@ -134,7 +134,7 @@ def test_what_never_fits_is_refused_and_what_no_longer_fits_ends(tiny: Model) ->
 def test_writing_goes_on_while_a_long_prompt_is_read(tiny: Model) -> None:
     """Between two tokens of one answer lies at most one piece of the other's prompt."""
     engine = Engine(tiny, threads=1, kernels="scalar")
-    engine._scheduler._prompt_rate = 1.0  # a machine so slow that pieces are smallest
+    engine._scheduler._pace.prompt_rate = 1.0  # a machine so slow that pieces are smallest
     writing = engine.generate([1, 2, 3], SamplingParams(temperature=0, max_tokens=400))
     next(writing)
     reader = engine.generate([7] * 700, SamplingParams(temperature=0, max_tokens=1))

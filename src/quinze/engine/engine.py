@@ -25,9 +25,10 @@ from quinze.engine.adapters import Adapters, Loaded, number_of
 from quinze.engine.constraints import Constraint
 from quinze.engine.generation import Generation
 from quinze.engine.options import DEFAULT_KV_TYPE, DEFAULT_PREFIX_BYTES, kv_type_of
+from quinze.engine.pace import STEP_TOKENS
 from quinze.engine.packed import Packed
 from quinze.engine.sampling import SamplingParams, speculation_of
-from quinze.engine.scheduler import STEP_TOKENS, Scheduler
+from quinze.engine.scheduler import Scheduler
 from quinze.engine.sequence import Sequence
 from quinze.engine.speculation import PromptLookup
 from quinze.errors import ContextLengthError, InvalidRequestError, UnsupportedModelError

@@ -21,16 +21,12 @@ from collections.abc import Callable
 import numpy as np
 
 from quinze import native
+from quinze.engine.pace import STEP_TOKENS, Pace
 from quinze.engine.prefixes import Prefix, Prefixes
 from quinze.engine.sequence import Logprobs, Sequence
-from quinze.engine.speculation import LENGTHS, Pace
+from quinze.engine.speculation import LENGTHS
 from quinze.errors import FileFormatError, InvalidRequestError, TooLargeError
 
-STEP_TOKENS = 256
-"""Most tokens of a step (csrc/kernels.h)."""
-STALL_SECONDS = 0.15
-"""About how long a step may last when others wait for their next token: a prompt's piece is cut to it."""
-SMALLEST_PIECE = 16
 MOST_RUNNING = 64
 WORTH_WAITING = 128
 """Tokens for which a prompt waits if another, which begins like it, is just being computed."""
@@ -76,10 +72,6 @@ class Scheduler:
         self._closed = False
         self._came = 0
         self._pace = Pace()
-        self._prompt_rate = 0.0
-        """Tokens of prompts a second, measured."""
-        self._write_seconds = 0.0
-        """Of a step in which nobody reads a prompt."""
 
     # --- for readers
 
@@ -220,7 +212,11 @@ class Scheduler:
         took = time.perf_counter() - began
         if found is None:
             return True
-        self._measure(parts, took)
+        self._pace.measured(
+            took,
+            prompt=sum(len(part[1]) for part in parts.values() if part[2]),
+            written=[len(part[1]) for part in parts.values() if not part[2]],
+        )
         for sequence, chosen in zip(sequences, found, strict=True):
             if sequence.written == 0:
                 sequence.prefill_seconds += took
@@ -246,7 +242,7 @@ class Scheduler:
                 chooser, adapter = sequence.sampler, sequence.adapter
                 parts[sequence] = (sequence.cache, ids, False, len(guesses), chooser, mask, adapter)
         rows = sum(len(part[1]) for part in parts.values())
-        budget = min(STEP_TOKENS - rows, self._piece_tokens() if parts else STEP_TOKENS)
+        budget = min(STEP_TOKENS - rows, self._pace.piece_tokens() if parts else STEP_TOKENS)
         for sequence in list(self._turn):
             if budget <= 0:
                 break
@@ -261,11 +257,6 @@ class Scheduler:
             self._turn.remove(sequence)
             self._turn.append(sequence)
         return parts
-
-    def _piece_tokens(self) -> int:
-        """Of prompts, beside those who write."""
-        most = int(self._prompt_rate * STALL_SECONDS) // SMALLEST_PIECE * SMALLEST_PIECE
-        return max(SMALLEST_PIECE, min(STEP_TOKENS, most))
 
     def _piece_of(self, sequence: Sequence, budget: int) -> native.Piece:
         """The next ids of a prompt, or, where it must be computed once more, of the reply behind it."""
@@ -311,17 +302,6 @@ class Scheduler:
             if best is not None:
                 sequence.begins_like(best.singly, shared)
         return True
-
-    def _measure(self, parts: dict[Sequence, native.Piece], took: float) -> None:
-        prompt = sum(len(part[1]) for part in parts.values() if part[2])
-        if prompt >= SMALLEST_PIECE:
-            # What those who write cost beside it is known from the steps without a prompt.
-            rate = prompt / max(took - self._write_seconds, took / 4)
-            self._prompt_rate += (0.3 if self._prompt_rate else 1.0) * (rate - self._prompt_rate)
-        elif not prompt:
-            self._write_seconds += 0.2 * (took - self._write_seconds)
-            if len(parts) == 1:
-                self._pace.measured(len(next(iter(parts.values()))[1]), took)
 
     def _take(self, sequence: Sequence, part: native.Piece, chosen: native.Chosen) -> None:
         """What came out of a step, to whom it belongs."""

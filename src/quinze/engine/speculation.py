@@ -5,7 +5,7 @@ ids are looked up in the prompt and the reply, and what followed is guessed to f
 checks all guesses in one pass (csrc/step.h), so that the tokens are those that would have come anyway.
 
     lookup = PromptLookup(ids)          one sequence
-    pace = Pace()                       one machine: what a pass over so many ids costs
+    pace = Pace()                       the machine: what a pass over so many ids costs
     guesses = lookup.guess(pace)
 
 How many are guessed is what pays: the odds that a guess is right are learned from all of them, tried or not,
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quinze.engine.pace import Pace
+
 LENGTHS = (1, 2, 3, 5, 7, 11)
 """Guesses that may be tried at once. With the id before them they fill the four rows of a product."""
 GRAM = 3
@@ -25,38 +27,6 @@ _WORTH = 1.05
 """What a guess must promise: five tokens of a hundred more."""
 _REMEMBERED = 65_536
 """Ids of a prompt that are looked up; of longer ones the end."""
-
-
-class Pace:
-    """What a step with several ids of one sequence costs, against a step with one. Measured as it goes."""
-
-    _FIRST_COST = 0.15
-    """Of each further id, before anything was measured."""
-
-    def __init__(self) -> None:
-        self._one: float | None = None
-        self._costs: dict[int, float] = {}
-
-    def measured(self, ids: int, seconds: float) -> None:
-        """A step had so many ids, all of one sequence that writes."""
-        if ids == 1:
-            self._one = seconds if self._one is None else self._one + 0.1 * (seconds - self._one)
-            for tried in self._costs:  # what was dear once is tried again in the end
-                self._costs[tried] -= 0.002 * (self._costs[tried] - 1)
-        elif self._one:
-            cost, before = seconds / self._one, self._costs.get(ids)
-            self._costs[ids] = cost if before is None else before + 0.2 * (cost - before)
-
-    def cost(self, ids: int) -> float:
-        """Of a step with so many ids; with one it is 1."""
-        known = self._costs.get(ids)
-        if known is not None:
-            return known
-        near = min(self._costs, key=lambda n: abs(n - ids), default=None)
-        if near is None:
-            return 1 + self._FIRST_COST * (ids - 1)
-        # Hopefully: it will be measured, and products cost less by the row the more there are.
-        return 1 + 0.6 * max(0.0, self._costs[near] - 1) / (near - 1) * (ids - 1)
 
 
 class PromptLookup:
