@@ -273,6 +273,28 @@ def test_closing_the_engine_wakes_whoever_waits(engine: Engine) -> None:
     assert all("closed" in str(error) for error in errors)
 
 
+def test_a_program_may_end_in_the_middle_of_everything(random_gguf: Callable[[str], Path]) -> None:
+    """Answers just finished, under way and left behind: no crash, and no waiting for them."""
+    code = """
+import sys, threading
+from pathlib import Path
+from quinze.engine.engine import Engine
+from quinze.engine.sampling import SamplingParams
+from quinze.models.weights import load_model
+engine = Engine(load_model(Path(sys.argv[1])), threads=2)
+def ask(most): return engine.generate([5] * 400, SamplingParams(max_tokens=most))
+left = ask(500)
+next(left)
+threading.Thread(target=lambda: list(ask(1500)), daemon=True).start()
+print(len(list(ask(3))))
+"""
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(random_gguf("q4_0"))], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
 def test_a_slow_reader_is_not_run_ahead_of_without_end(engine: Engine) -> None:
     generation = engine.generate([1, 2, 3], params(0, 400))
     next(generation)

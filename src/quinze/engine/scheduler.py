@@ -91,6 +91,8 @@ class Scheduler:
                 _LIVE.add(self)
                 self._thread = threading.Thread(target=self._run, name="quinze-engine", daemon=True)
                 self._thread.start()
+                # A program that ends lets it finish its step: native code must not be cut off.
+                atexit.register(self.close)
             self._changed.notify_all()
 
     def wake(self) -> None:
@@ -132,6 +134,7 @@ class Scheduler:
                 if self._closed or not (self._running or self._waiting or self._coming):
                     # Here, under the lock: who comes later finds no thread, and starts one.
                     self._thread = None
+                    atexit.unregister(self.close)
                     return False
                 if self._coming:
                     continue
