@@ -124,7 +124,8 @@ def main() -> None:
         beside = f"{one.loss / full.loss - 1:+.2%}"
         told = (f"{one.parameters:,}", f"{one.rate:g}", f"{one.loss:.4f}", beside, f"{one.seconds:.0f}")
         print(f"| {one.name} | {' | '.join(told)} |")
-    ship(asked, best[f"LoRA, rank {asked.ranks[0]}"])
+    keep(asked, best[f"LoRA, rank {asked.ranks[0]}"])
+    compare(asked)
 
 
 def search(
@@ -143,14 +144,18 @@ def search(
     return best
 
 
-def ship(asked: argparse.Namespace, tuned: Tuned) -> None:
-    """Adapter, merged and quantized, each served and compared with what was trained."""
-    out = asked.out
+def keep(asked: argparse.Namespace, tuned: Tuned) -> None:
+    """The adapter, in PEFT's layout."""
     assert adapter_state(tuned.model)
     write_adapter(
-        out / "adapter", to_low_rank(tuned.model), rslora=True, base=str(asked.base.absolute()),
+        asked.out / "adapter", to_low_rank(tuned.model), rslora=True, base=str(asked.base.absolute()),
         mark=mark_of(load_model(asked.base)),
     )  # fmt: skip
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """Adapter, merged and quantized, each served and compared with what was trained."""
+    out = asked.out
     reference = TrainerView("trainer (PyTorch, base and adapter)", asked.base, adapter=out / "adapter")
     views = [EngineView("adapter, served beside its base", asked.base, adapter=out / "adapter", threads=1)]
     for level in ("f32", "q8_0", "q4_k_m", "q4_0"):
