@@ -55,6 +55,18 @@ def test_prepare_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "Story" in out
 
 
+def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(60):
+        text = f"Story {i}: " + " ".join(f"word{(i * j) % 97} and" for j in range(80))
+        (tmp_path / f"{i}.txt").write_text(text, "utf-8")
+    example("prepare_data").main(str(tmp_path), str(tmp_path / "out"))
+    example("train").main(str(tmp_path / "out"), 0.1, "Story 7", hidden_size=32)
+    out = capsys.readouterr().out
+    assert "nats a token" in out
+    assert "finished after" in out
+    assert (tmp_path / "out" / "run" / "final" / "model.safetensors").exists()
+
+
 def test_openai_client(
     shared: Callable[[str], Path],
     home: Path,
