@@ -145,6 +145,7 @@ def test_a_plan_is_a_run_that_can_be_begun(prepared: Path, capsys: pytest.Captur
     assert run([*asked, "--json"]) == 0
     proposal = json.loads(capsys.readouterr().out)
     assert 100_000 < sum(proposal["parts"].values()) < 400_000
+    assert proposal["sequence_length"] == 96
     from quinze.training.run_config import load_run_config
 
     assert load_run_config(out).model.hidden_size == proposal["hidden_size"]

@@ -64,7 +64,13 @@ def _facts(folder: Path) -> DataFacts:
 
     manifest = TokenData.open(folder).manifest
     counts = manifest.splits["train"]
-    return DataFacts(tokens=counts.tokens, bytes=counts.bytes, vocab_size=manifest.vocab_size, folder=folder)
+    return DataFacts(
+        tokens=counts.tokens,
+        bytes=counts.bytes,
+        vocab_size=manifest.vocab_size,
+        sequence_length=manifest.sequence_length,
+        folder=folder,
+    )
 
 
 def _told(found: Proposal) -> list[tuple[str, str]]:

@@ -59,6 +59,8 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int | None = None
     vocab_size: int | None = None
     floors: Floors | None = None
+    sequence_length: int | None = None
+    """Tokens of a row, fixed when the text was prepared."""
     folder: Path | None = None
 
 
@@ -127,10 +129,10 @@ def plan(
     if parameters is None and minutes is None and tokens is None:
         minutes = 60.0
     config = _choose(machine, parameters, minutes, tokens, data)
-    rows, length = _rows(_tokens(machine, config, minutes, tokens, data, None), config)
+    rows, length = _rows(_tokens(machine, config, minutes, tokens, data, None), config, data.sequence_length)
     cost = try_shape(config, rows, length, device=machine.device) if try_it else None
     read = _tokens(machine, config, minutes, tokens, data, cost)
-    rows, length = _rows(read, config)
+    rows, length = _rows(read, config, data.sequence_length)
     return _proposal(machine, config, rows, length, read, data, cost, minutes)
 
 
@@ -222,10 +224,11 @@ def _tokens(
     return max(int(read), 10_000)
 
 
-def _rows(tokens: int, config: ModelConfig) -> tuple[int, int]:
+def _rows(tokens: int, config: ModelConfig, fixed: int | None = None) -> tuple[int, int]:
     """(rows, tokens of a row): some 1,500 steps, 1,024 to 16,384 tokens each on small machines; rows of 128
-    tokens while everything is short, then 256, and more where width makes attention cheap."""
-    length = 128 if tokens < 4_000_000 else 256 if config.hidden_size < 512 else 512
+    tokens while everything is short, then 256, and more where width makes attention cheap. `fixed`: the rows
+    that there are already."""
+    length = fixed or (128 if tokens < 4_000_000 else 256 if config.hidden_size < 512 else 512)
     per_step = 2 ** round(math.log2(max(tokens / 1500, 1)))
     per_step = min(max(per_step, 1024), 16_384 if config.hidden_size < 512 else 262_144)
     return max(1, per_step // length), length

@@ -50,5 +50,5 @@ def cost(last: StepReport | None, course: Course, known: Known) -> Iterator[Find
         minutes=last.seconds / 60,
         speed=last.tokens / last.seconds,
         loss=course.smooth,
-        distance=known.floors.trigram - course.smooth,
+        trigram=known.floors.trigram,
     )

@@ -385,7 +385,7 @@ AFTER = {
         "如果文本是私密的，用更早的检查点。",
     ),
     "A6.cost": (
-        "{minutes:.1f} 分钟里读了 {tokens:,} 个词元，每秒 {speed:,.0f} 个；最终（{loss:.3f}）比三元表低 {distance:.3f}。",
+        "{minutes:.1f} 分钟里读了 {tokens:,} 个词元，每秒 {speed:,.0f} 个；最终为 {loss:.3f}，三元表为 {trigram:.3f}。",
         "记下来，下次预测会更准。",
         "",
     ),

@@ -403,8 +403,8 @@ AFTER = {
         "Take an earlier checkpoint if the texts are private.",
     ),
     "A6.cost": (
-        "{tokens:,} tokens in {minutes:.1f} minutes, {speed:,.0f} a second; the end ({loss:.3f}) is {distance:.3f}"
-        " below the triples table.",
+        "{tokens:,} tokens in {minutes:.1f} minutes, {speed:,.0f} a second; it ended at {loss:.3f}, where a"
+        " table of triples has {trigram:.3f}.",
         "Kept so that the next forecast is better.",
         "",
     ),
