@@ -256,6 +256,24 @@ def test_processes_that_pack_at_the_same_time_do_each_other_no_harm(source: Path
     assert same(packed_weights(load_model(source), 2), packed_in_memory(load_model(source)))
 
 
+def test_of_a_model_in_parts_every_part_counts(source: Path, tmp_path: Path) -> None:
+    """Any part, or the folder, names the model; a change of any makes the packed file anew."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    parts = [folder / f"big[1]-{i:05}-of-00002.gguf" for i in (1, 2)]
+    for part in parts:
+        part.write_bytes(source.read_bytes())
+    packed_paths(parts[0])[0].write_bytes(bytes(50))
+    assert [packed_bytes(path) for path in (folder, *parts)] == [50, 50, 50]
+    plan = packed._plan(load_model(source))
+    before = packed._head(parts[0], plan)
+    os.utime(parts[1], ns=(1, 1))
+    assert packed._head(parts[0], plan) != before
+    remove_packed(parts[1])
+    assert packed_bytes(folder) == 0
+    assert all(part.exists() for part in parts)
+
+
 def test_what_was_packed_is_removed_whole(source: Path) -> None:
     model = load_model(source)
     found = packed_weights(model, 2)

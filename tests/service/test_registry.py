@@ -174,6 +174,21 @@ def test_removing_forgets_the_link_and_leaves_the_file(registry: Registry, tmp_p
         registry.remove("a")
 
 
+def test_what_was_packed_of_a_model_is_told_and_goes_with_its_name(
+    registry: Registry, tmp_path: Path
+) -> None:
+    path = model(tmp_path, "a.gguf")
+    registry.add(path)
+    assert registry.info("a").packed_bytes == 0
+    packed = path.with_name(".a.gguf.packed")
+    packed.write_bytes(bytes(100))
+    assert registry.info("a").packed_bytes == 100
+    assert registry.names() == ["a"]
+    registry.remove("a")
+    assert path.exists()
+    assert not packed.exists()
+
+
 def test_a_file_of_the_models_folder_is_never_deleted(registry: Registry, home: Path) -> None:
     path = model(home / "models", "one.gguf")
     with pytest.raises(ConflictError, match="is no link"):

@@ -31,7 +31,7 @@ import msgspec
 import numpy as np
 
 from quinze import native
-from quinze.engine.packing import packed_paths, part_of
+from quinze.engine.packing import files_of, packed_paths, part_of
 from quinze.formats.checkpoint import Bytes, Tensor
 from quinze.models.weights import Model
 from quinze.paths import sync_folder
@@ -73,7 +73,7 @@ def packed_weights(model: Model, threads: int | None = None, progress: Progress 
     plan = _plan(model)
     if not plan or sum(p.size for p in plan) < LEAST_BYTES or not native.cpu_has_avx2():
         return {}
-    head = _head(model.checkpoint.path, model.checkpoint.bytes, plan)
+    head = _head(model.checkpoint.path, plan)
     if head is None:
         return {}
     places = packed_paths(model.checkpoint.path)
@@ -124,20 +124,19 @@ def _named(tensor: Tensor, name: str) -> Tensor:
     return Tensor(name, tensor.type, tensor.shape, tensor.data)
 
 
-def _head(source: Path, bytes_: int, plan: list[_Planned]) -> bytes | None:
+def _head(source: Path, plan: list[_Planned]) -> bytes | None:
     """None where the source cannot be told from another."""
     try:
         with source.open("rb") as file:
-            found = os.fstat(file.fileno())
             beginning = hashlib.sha256(file.read(IDENTITY_BYTES)).hexdigest()
+        found = [part.stat() for part in files_of(source)]
     except OSError:
         return None
     told = {
         "layout": LAYOUT,
         "source": {
-            "size": found.st_size,
-            "all": bytes_,
-            "mtime_ns": found.st_mtime_ns,
+            "size": [part.st_size for part in found],
+            "mtime_ns": [part.st_mtime_ns for part in found],
             "beginning": beginning,
         },
         "matrices": [[p.tensor.name, p.type, *p.tensor.shape, p.offset] for p in plan],
