@@ -260,8 +260,8 @@ class Norm(nn.Module):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / rms(x) * weight over the last dimension."""
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
+    """x / rms(x) * weight over the last dimension; the same bits with and without a graph."""
+    if x.device.type != "cpu":
         plain: Tensor = F.rms_norm(x, weight.shape, weight, eps)
         return plain
     found: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
