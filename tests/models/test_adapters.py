@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import safetensors.numpy
 import torch
 import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from quinze.errors import FileFormatError, QuinzeError, UnsupportedModelError
 from quinze.formats.checkpoint import TensorType
@@ -187,3 +190,47 @@ def test_a_pickle_is_never_opened(folder: Path) -> None:
 def test_a_folder_without_a_config_is_no_adapter(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"adapter_config\.json"):
         read_adapter(tmp_path)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = (
+    "r", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora", "use_dora", "peft_type", "bias",
+    "modules_to_save", "base_model_name_or_path", "fine_tune_type", "lora_parameters",
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(st.sampled_from(FIELDS), ANY, max_size=3))
+def test_any_config_is_read_or_refused_in_words(folder: Path, base: Model, changes: dict[str, Any]) -> None:
+    file = folder / "adapter_config.json"
+    before = file.read_bytes()
+    with contextlib.suppress(QuinzeError):
+        fitted(read_adapter(change(folder, **changes)), base)
+    file.write_bytes(before)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 2000), at=st.integers(0, 2000), byte=st.integers(0, 255))
+def test_any_damage_to_the_weights_is_refused_in_words(folder: Path, cut: int, at: int, byte: int) -> None:
+    file = folder / "adapter_model.safetensors"
+    before = file.read_bytes()
+    damaged = bytearray(before[: len(before) - cut] if cut < 1000 else before)
+    if damaged:
+        damaged[at % len(damaged)] = byte
+    file.write_bytes(damaged)
+    with contextlib.suppress(QuinzeError):
+        read_adapter(folder)
+    file.write_bytes(before)
+
+
+def test_a_mark_with_infinite_numbers_matches_nothing(base: Model, tmp_path: Path) -> None:
+    write_adapter(tmp_path, {"model.layers.0.self_attn.q_proj": low()}, mark=mark_of(base))
+    said = json.loads((tmp_path / "quinze_base.json").read_text())
+    said["rows"] = {name: [1e308] * len(row) for name, row in said["rows"].items()}
+    (tmp_path / "quinze_base.json").write_text(json.dumps(said))
+    with pytest.raises(UnsupportedModelError, match="another base"):
+        fitted(read_adapter(tmp_path), base)

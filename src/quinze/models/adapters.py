@@ -249,6 +249,8 @@ def _from_peft(path: Path, config: Mapping[str, Any]) -> dict[str, LowRank]:
         matrices.setdefault(key[1], {})[key[2]] = _numbers(tensor, path)
     rank, alpha = _number(path, config, "r"), _number(path, config, "lora_alpha")
     alphas = config.get("alpha_pattern") or {}
+    if not isinstance(alphas, dict):
+        raise FileFormatError(f"alpha_pattern of {path.name} is {alphas!r:.40}; it must be a table.")
     layers: dict[str, LowRank] = {}
     for name, parts in matrices.items():
         low = _low_rank(path, name, parts.get("A"), parts.get("B"), parts.get("magnitude_vector"))
@@ -257,7 +259,7 @@ def _from_peft(path: Path, config: Mapping[str, Any]) -> dict[str, LowRank]:
                 f"{name[:120]} of {path.name} has the rank {low.rank}; {CONFIG} says {rank:g}."
             )
         mine = next((v for key, v in alphas.items() if name == key or name.endswith("." + key)), alpha)
-        if type(mine) not in (int, float) or not math.isfinite(mine):
+        if not isinstance(mine, int | float) or not -1e6 < mine < 1e6:
             raise FileFormatError(f"alpha_pattern of {path.name} holds {mine!r:.40}.")
         by = math.sqrt(low.rank) if config.get("use_rslora") else low.rank
         layers[name] = replace(low, scale=float(mine) / by)

@@ -76,9 +76,10 @@ def check_base(mark: BaseMark, model: Model, adapter: str) -> None:
         if here is None or len(here) != len(row):
             raise _other(adapter, model.config, "their sizes differ")
         a, b = np.asarray(row), np.asarray(here)
-        size = float(np.linalg.norm(a) * np.linalg.norm(b))
-        likeness = float(a @ b) / size if size else 1.0
-        if likeness < LIKENESS:
+        with np.errstate(over="ignore", invalid="ignore"):
+            size = float(np.linalg.norm(a) * np.linalg.norm(b))
+            likeness = float(a @ b) / size if size else 1.0
+        if not likeness >= LIKENESS:
             raise _other(
                 adapter, model.config, f"the first row of {name} has a likeness of {likeness:.2f} with it"
             )

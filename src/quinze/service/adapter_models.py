@@ -15,6 +15,7 @@ from quinze.models.adapters import fitted, read_adapter
 from quinze.models.adapters import is_adapter as is_adapter
 from quinze.models.weights import load_model
 from quinze.service.model_info import ModelInfo
+from quinze.service.model_paths import absolute, exists
 
 JOINED = "+"
 """Between the name of a model and that of an adapter."""
@@ -63,5 +64,7 @@ def parted(given: str, known: set[str]) -> tuple[str, str] | None:
 def base_written(path: Path) -> Path | None:
     """The base that an adapter's own config names, if it lies there."""
     named = read_adapter(path).base
-    found = Path(named).expanduser() if named else None
-    return found.absolute() if found is not None and found.exists() and found != path else None
+    if not named or "\x00" in named:
+        return None
+    found = absolute(named)
+    return found if exists(found) and found != path else None

@@ -78,8 +78,8 @@ def resolve(source: Path, base: Path | None = None) -> Shipped:
             raise InvalidRequestError(f"{source} is no adapter, so it has no base.", param="base")
         return Shipped(source)
     adapter = read_adapter(source)
-    named = [base] if base is not None else [Path(adapter.base).expanduser(), source / adapter.base]
-    found = next((path for path in named if str(path) not in ("", ".") and path.exists()), None)
+    named = [base] if base is not None else [Path(adapter.base), source / adapter.base]
+    found = next((path for path in named if str(path) not in ("", ".") and _exists(path)), None)
     if found is None or found == source:
         raise FileFormatError(
             f"The base of the adapter {source.name} is not here: {adapter.base or 'it names none'}.",
@@ -87,6 +87,13 @@ def resolve(source: Path, base: Path | None = None) -> Shipped:
             param="base",
         )
     return Shipped(found, adapter)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a stranger's words, too long for a name
+        return False
 
 
 def export(
