@@ -22,7 +22,9 @@ LENGTHS = (1, 2, 3, 5, 7, 11)
 """Guesses that may be tried at once. With the id before them they fill the four rows of a product."""
 GRAM = 3
 """Ids that must have stood there before."""
-_FIRST_ODDS, _LEARNING = 0.3, 0.3
+_RUNS = (0, 1, 4)
+_FIRST_ODDS, _LEARNING = (0.3, 0.7, 0.93), 0.15
+"""That the next guess is right behind so many right ones: a quotation under way goes on."""
 _WORTH = 1.05
 """What a guess must promise: five tokens of a hundred more."""
 _REMEMBERED = 65_536
@@ -38,19 +40,24 @@ class PromptLookup:
         """The last ids -> where the one stands that followed them last."""
         for end in range(GRAM, len(self._ids)):
             self._after[tuple(self._ids[end - GRAM : end])] = end
-        self.odds = _FIRST_ODDS
-        """That a guess is right if those before it were."""
+        self._odds = list(_FIRST_ODDS)
+        """Learned from all guesses, tried or not, for each of _RUNS."""
+        self._run = 0
+        """Tokens in a row that were as would have been guessed."""
 
     def guess(self, pace: Pace, most: int = LENGTHS[-1]) -> list[int]:
         """As many as are worth trying; often none."""
         at = self._next()
         if at is None:
             return []
-        best, gain = 0, _WORTH
+        best, gain, tokens, odds, tried = 0, _WORTH, 1.0, 1.0, 0
         for count in LENGTHS:
             if count > most or at + count > len(self._ids):
                 break
-            tokens = sum(self.odds**i for i in range(count + 1))
+            for right in range(tried, count):
+                odds *= self._odds[_bucket(self._run + right)]
+                tokens += odds
+            tried = count
             if tokens / pace.cost(count + 1) > gain:
                 best, gain = count, tokens / pace.cost(count + 1)
         return self._ids[at : at + best]
@@ -58,10 +65,14 @@ class PromptLookup:
     def extend(self, tokens: Sequence[int]) -> None:
         """These followed, whether they were guessed or not."""
         at = self._next()
+        if at is None:
+            self._run = 0
         for token in tokens:
             if at is not None:
                 right = at < len(self._ids) and self._ids[at] == token
-                self.odds += _LEARNING * (right - self.odds)
+                bucket = _bucket(self._run)
+                self._odds[bucket] += _LEARNING * (right - self._odds[bucket])
+                self._run = self._run + 1 if right else 0
                 at = at + 1 if right else None
             if len(self._ids) >= GRAM:
                 self._after[tuple(self._ids[-GRAM:])] = len(self._ids)
@@ -69,3 +80,7 @@ class PromptLookup:
 
     def _next(self) -> int | None:
         return self._after.get(tuple(self._ids[-GRAM:]))
+
+
+def _bucket(run: int) -> int:
+    return sum(run >= least for least in _RUNS) - 1
