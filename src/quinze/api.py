@@ -26,6 +26,7 @@ from quinze.service.settings import load_settings
 
 if TYPE_CHECKING:
     from quinze.embeddings.embedder import Vectors
+    from quinze.evaluation.classification import Classification
     from quinze.knowledge.knowledge_base import DocumentInfo, Hit, IngestEvent, IngestReport
     from quinze.rag.pipeline import Answer, AnswerEvent
 
@@ -159,6 +160,39 @@ class Embedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         return self._embedder.embed([texts] if isinstance(texts, str) else list(texts))
+
+    def classify(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[str],
+        *,
+        multi: bool = False,
+        threshold: float = 0.5,
+        abstain: float = 0.0,
+        margin: float = 0.0,
+    ) -> list[Classification]:
+        """Each text under the label that it is most like, with no training.
+
+        labels   "name" or "name=description"
+        multi    any number of labels, each that reaches `threshold`
+        abstain  `.label` is None where the most probable label has less than this
+        margin   or is less than this ahead of the second
+
+        >>> Embedder().classify(["The match ended two to one."], ["sports", "cooking"])[0].label
+        'sports'
+        """
+        from quinze.embeddings.zero_shot import EmbeddingClassifier
+        from quinze.evaluation.classification import classify, labels_of
+
+        given = [texts] if isinstance(texts, str) else list(texts)
+        return classify(
+            EmbeddingClassifier(self._embedder, labels_of(labels)),
+            given,
+            multi=multi,
+            threshold=threshold,
+            abstain=abstain,
+            margin=margin,
+        )
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """The same for questions; a model trained with prefixes treats them apart."""

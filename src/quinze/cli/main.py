@@ -35,6 +35,7 @@ _COMMANDS = {
     "pull": "pull",
     "fit": "fit",
     "embed": "embed",
+    "classify": "classify",
     "quantize": "quantize",
     "tokenizer": "tokenizer",
     "data": "data",

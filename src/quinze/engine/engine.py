@@ -144,6 +144,28 @@ class Engine:
         decoder = self._running()
         return decoder.forward_all(decoder.cache(self._kv_type), prompt, number_of(adapter))
 
+    def continuations(
+        self,
+        prompt: abc.Sequence[int],
+        given: abc.Sequence[abc.Sequence[int]],
+        adapter: Loaded | None = None,
+    ) -> list[native.Floats]:
+        """The logits that foretell each id of each continuation, (T, V) of one of T ids.
+
+        The prompt is computed once. It has an id at least, and so has each continuation.
+        """
+        before = self._checked(prompt)
+        decoder, number = self._running(), number_of(adapter)
+        cache = decoder.cache(self._kv_type)
+        if len(before) > 1:
+            decoder.forward(cache, before[:-1], adapter=number)
+        found = []
+        for ids in given:
+            whole = self._checked([*prompt, *ids])
+            found.append(decoder.forward_all(cache, whole[len(before) - 1 : -1], number))
+            decoder.truncate(cache, len(before) - 1)
+        return found
+
     def observe(self) -> None:
         """Sum up from now on the squares of what each weight is multiplied with."""
         self._running().observe()

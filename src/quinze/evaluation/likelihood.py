@@ -68,13 +68,18 @@ def scored_by(logits: Logits) -> Score:
         if not context:
             raise InvalidRequestError("A first token has nothing before it; begin with the begin token.")
         ids = np.asarray([*context, *continuation], np.int64)
-        rows = np.asarray(logits(ids[:-1]), np.float64)[len(context) - 1 :]
-        top = rows.max(1, keepdims=True)
-        log_z = top[:, 0] + np.log(np.exp(rows - top).sum(1))
-        found: Floats = rows[np.arange(len(continuation)), np.asarray(continuation)] - log_z
-        return found
+        return gathered(np.asarray(logits(ids[:-1]))[len(context) - 1 :], continuation)
 
     return score
+
+
+def gathered(logits: Floats, ids: Sequence[int]) -> Floats:
+    """Log-probability (T,) of each id, of the logits (T, V) that foretell it."""
+    rows = np.asarray(logits, np.float64)
+    top = rows.max(1, keepdims=True)
+    log_z = top[:, 0] + np.log(np.exp(rows - top).sum(1))
+    found: Floats = rows[np.arange(len(ids)), np.asarray(ids)] - log_z
+    return found
 
 
 def windows(

@@ -62,6 +62,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     return _tensors(path.name, map_file(path))
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts under `__metadata__` of one file; what is no text is left out."""
+    found = _header(path.name, map_file(path))[0].get("__metadata__")
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {key: text for key, text in pairs if isinstance(text, str)}
+
+
 def write_safetensors(
     path: Path, tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:

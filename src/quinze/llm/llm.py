@@ -23,6 +23,8 @@ from quinze.engine.packed import packed_weights
 from quinze.engine.packing import DEFAULT_PACKING, packing_of
 from quinze.engine.sampling import SamplingParams
 from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
+from quinze.evaluation.choice import split
+from quinze.evaluation.likelihood import Floats, gathered
 from quinze.llm.adapted import Adapted
 from quinze.llm.context import DEFAULT_OVERFLOW
 from quinze.llm.messages import Completion, Delta, Message, Role
@@ -232,6 +234,22 @@ class LLM:
     def can_call_tools(self) -> bool:
         """Whether its template shows tools to it."""
         return self._template is not None and "tools" in self._template.source
+
+    def log_probabilities(self, prompt: str, continuations: Sequence[str]) -> list[Floats]:
+        """log p of each token of each continuation behind the prompt, natural logarithm, (T,) of T tokens.
+
+        The prompt is computed once. ContextLengthError where both do not fit.
+
+        >>> [round(float(p.sum()), 1) for p in llm.log_probabilities("Once upon a", [" time", " table"])]
+        [-0.0, -8.6]
+        """
+        if not continuations:
+            return []
+        pairs = [split(self.tokenizer.encode, prompt, text) for text in continuations]
+        if not all(before and after for before, after in pairs):
+            raise InvalidRequestError("A prompt or a continuation has no tokens.", param="labels")
+        logits = self._engine.continuations(pairs[0][0], [after for _, after in pairs], self._adapter)
+        return [gathered(rows, after) for rows, (_, after) in zip(logits, pairs, strict=True)]
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text by itself."""

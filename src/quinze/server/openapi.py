@@ -15,7 +15,7 @@ from quinze import __version__
 from quinze.knowledge.results import DocumentInfo
 from quinze.rag.answers import Answer
 from quinze.server.openai import protocol
-from quinze.server.routes import asking, documents, jobs, knowledge, models, pulls, system
+from quinze.server.routes import asking, classify, documents, jobs, knowledge, models, pulls, system
 from quinze.service.fit import Fit
 from quinze.service.jobs import JobState
 from quinze.service.model_info import ModelInfo
@@ -84,6 +84,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Whether a model fits into this machine, and how fast it will be",
         Fit,
         query=("name", "context", "speed"),
+    ),
+    ("POST", "/api/classify"): Operation(
+        "The probability of each label for each text, with no training",
+        classify.ClassifyReply,
+        classify.ClassifyRequest,
     ),
     ("POST", "/api/pull"): Operation(
         "Bring a model here from a hub; server-sent events", _EVENTS, pulls.PullRequest

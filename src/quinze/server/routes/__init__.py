@@ -9,7 +9,7 @@ from quinze.server.openai.chat import chat_completions
 from quinze.server.openai.completions import completions
 from quinze.server.openai.embeddings import embeddings
 from quinze.server.openai.models import list_models, show_model
-from quinze.server.routes import asking, documents, fit, jobs, knowledge, models, pulls, system
+from quinze.server.routes import asking, classify, documents, fit, jobs, knowledge, models, pulls, system
 
 _BASE = "/api/knowledge/{name}"
 _DOCUMENT = _BASE + "/documents/{id}"
@@ -32,6 +32,7 @@ def routes() -> list[Route]:
         Route("/api/models/{name}", models.forget_model, methods=["DELETE"]),
         Route("/api/pull", pulls.pull_model, methods=["POST"]),
         Route("/api/fit", fit.fit_model),
+        Route("/api/classify", classify.classify_texts, methods=["POST"]),
         Route("/api/knowledge", knowledge.list_knowledge_bases),
         Route("/api/knowledge", knowledge.new_knowledge_base, methods=["POST"]),
         Route(_BASE, knowledge.show_knowledge_base),
