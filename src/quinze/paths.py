@@ -5,6 +5,8 @@ Everything a person owns is under one folder: QUINZE_HOME, or the platform's dat
     home/
     ├── models.json               the models linked by name
     ├── settings.json
+    ├── runs.json                 training runs that lie elsewhere
+    ├── runs/NAME/                training runs that the service started
     └── knowledge/NAME/
         ├── knowledge.sqlite      documents, chunks, full text and vectors of one knowledge base
         └── files/                uploads, named by the hash of their content

@@ -170,3 +170,17 @@ def test_a_mistake_is_named(
     monkeypatch.chdir(tmp_path)
     assert run(arguments) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_run_is_known_afterwards_and_can_be_watched(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", "watch", str(trained / "run"), "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["step"] for event in events if event["type"] == "step"] == [1, 2, 3, 4, 5, 6]
+    assert events[-1]["type"] == "end"
+    assert run(["train", "ls", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["state"], found["step"]) == ("run", "finished", 6)
+    assert run(["train", "watch", "nothing"]) == 3
+    assert "quinze train ls" in capsys.readouterr().err

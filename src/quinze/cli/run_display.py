@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from quinze.cli import console
 
 if TYPE_CHECKING:
+    from quinze.service.run_info import RunInfo
     from quinze.training.events import EvaluationReport, Finding, RunEnd, StepReport, TrainingEvent
 
 STYLES = {"info": "", "warning": "yellow", "stop": "red"}
@@ -61,6 +63,21 @@ class RunDisplay:
     def _step(self, report: StepReport) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=report.progress, description=_step_line(report))
+
+
+def run_rows(runs: Sequence[RunInfo]) -> list[tuple[str, ...]]:
+    """Of `quinze train ls`."""
+    return [
+        (
+            run.name, run.method or "", run.state, f"{run.progress:.0%}", f"{run.step:,}", _loss(run.loss),
+            _loss(run.best_loss), run.path,
+        )
+        for run in runs
+    ]  # fmt: skip
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _step_line(report: StepReport) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from quinze.cli import console
-from quinze.cli.main import json_option
-from quinze.errors import InvalidRequestError, RunNotFoundError, TrainingError
+from quinze.cli.main import json_option, opened_service
+from quinze.errors import InvalidRequestError, RunNotFoundError, StorageError, TrainingError
 
 if TYPE_CHECKING:
     from quinze.training.run_config import RunConfig
@@ -85,6 +86,46 @@ def dpo(**asked: Any) -> None:
     _run("dpo", asked)
 
 
+@train.command("ls")
+@json_option
+def ls(as_json: bool) -> None:
+    """The training runs that are known here, and how each is doing."""
+    from quinze.cli.run_display import run_rows
+
+    with opened_service() as service:
+        found = service.runs.list()
+    if as_json:
+        console.print_json(found)
+    elif found:
+        console.print_table(
+            ("NAME", "METHOD", "STATE", "DONE", "STEP", "LOSS", "BEST", "FOLDER"), run_rows(found)
+        )
+    else:
+        console.remark("No training run is known yet. Begin one: quinze train pretrain FOLDER --data DATA")
+
+
+@train.command("watch")
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+def watch(folder: Path, as_json: bool) -> None:
+    """Look on while another process trains in FOLDER; Ctrl-C stops looking, not the run.
+
+    FOLDER may be the name of a run that `quinze train ls` shows. Of a run that is over its log is told.
+    """
+    from quinze.cli.run_display import RunDisplay
+    from quinze.service.run_info import is_run
+
+    with opened_service() as service:
+        name = service.runs.add(folder).name if is_run(folder) else service.runs.look(str(folder)).name
+        with RunDisplay(as_json=as_json) as display:
+            for event in service.runs.follow(name):
+                display.show(event)
+        run = service.runs.look(name)
+    if not as_json:
+        why = f": {run.message}" if run.message else ""
+        console.remark(f"{run.name} is {run.state} after step {run.step:,}{why}.")
+
+
 @train.command("pause")
 @click.argument("folder", type=click.Path(path_type=Path))
 def pause(folder: Path) -> None:
@@ -127,7 +168,9 @@ def _run(method: str, asked: Mapping[str, Any]) -> None:
     began = time.monotonic()
     display = RunDisplay(as_json=asked["as_json"])
     with display:
-        for event in trainer.run():
+        for number, event in enumerate(trainer.run()):
+            if number == 0:
+                _make_known(folder)
             display.show(event)
     end = display.end
     if end is None or end.reason == "failed":
@@ -147,6 +190,12 @@ def _run(method: str, asked: Mapping[str, Any]) -> None:
         console.remark(
             f"Try it: quinze run {end.model}   Give it away: quinze export {folder} --to gguf -o model.gguf"
         )
+
+
+def _make_known(folder: Path) -> None:
+    """To `quinze train ls` and the page. A list that cannot be written is no reason not to train."""
+    with contextlib.suppress(StorageError, InvalidRequestError), opened_service() as service:
+        service.runs.add(folder)
 
 
 def _config(method: str, asked: Mapping[str, Any]) -> RunConfig:

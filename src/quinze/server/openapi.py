@@ -15,10 +15,11 @@ from quinze import __version__
 from quinze.knowledge.results import DocumentInfo
 from quinze.rag.answers import Answer
 from quinze.server.openai import protocol
-from quinze.server.routes import asking, classify, documents, jobs, knowledge, models, pulls, system
+from quinze.server.routes import asking, classify, documents, jobs, knowledge, models, pulls, runs, system
 from quinze.service.fit import Fit
 from quinze.service.jobs import JobState
 from quinze.service.model_info import ModelInfo
+from quinze.service.run_info import RunDetail, RunInfo
 
 
 class ErrorDetail(msgspec.Struct):
@@ -50,7 +51,10 @@ class Operation:
 _OPENAI = "openai"
 _BASE = "/api/knowledge/{name}"
 _DOCUMENT = _BASE + "/documents/{id}"
+_RUN = "/api/runs/{name}"
 _EVENTS = "text/event-stream"
+_WORDS = frozenset({"name", "language"})
+"""Query parameters that are texts; the others are numbers."""
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/health"): Operation("Whether the service answers", system.Health),
@@ -124,6 +128,19 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/api/jobs/{id}"): Operation("One job", JobState),
     ("DELETE", "/api/jobs/{id}"): Operation("Cancel a job", JobState, status=202),
     ("GET", "/api/jobs/{id}/events"): Operation("Its progress, live, until it ends", _EVENTS),
+    ("GET", "/api/runs"): Operation("The training runs, those under way first", runs.RunList),
+    ("POST", "/api/runs"): Operation("Begin a training run", RunInfo, runs.NewRun, 201),
+    ("POST", "/api/runs/folders"): Operation(
+        "Know a run that lies elsewhere on this machine", RunInfo, runs.AddRun, 201
+    ),
+    ("GET", _RUN): Operation("One run, with settings, floors and findings", RunDetail, query=("language",)),
+    ("DELETE", _RUN): Operation("Take a run that is over from the list; its folder stays", status=204),
+    ("GET", _RUN + "/events"): Operation(
+        "What happens in it, live, until it ends", _EVENTS, query=("language", "steps")
+    ),
+    ("POST", _RUN + "/pause"): Operation("Let it rest after its step", RunInfo, status=202),
+    ("POST", _RUN + "/resume"): Operation("Let it go on, or start it again", RunInfo, status=202),
+    ("POST", _RUN + "/stop"): Operation("End it after its step, keeping its best", RunInfo, status=202),
 }
 
 
@@ -161,7 +178,7 @@ def _operation(method: str, path: str, operation: Operation, schema_of: dict[str
             "name": name,
             "in": "query",
             "required": name == "name",
-            "schema": {"type": "string" if name == "name" else "integer"},
+            "schema": {"type": "string" if name in _WORDS else "integer"},
         }
         for name in operation.query
     ]

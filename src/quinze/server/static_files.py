@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 FOLDER = Path(__file__).parent / "static"
 """Where the package build puts the page."""
 _CHECKOUT = Path(__file__).resolve().parents[3]
-_PLACES = ("knowledge/", "chat/")
+_PLACES = ("knowledge/", "chat/", "training/")
 """Places in the page that end in a name a person chose: "/knowledge/v1.5" is no file."""
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".webmanifest": "application/manifest+json"}
 _NOT_BUILT = """<!doctype html>

@@ -28,6 +28,7 @@ from quinze.service.names import valid_upload_name
 from quinze.service.pages import PageImages
 from quinze.service.registry import Registry
 from quinze.service.rooms import Rooms
+from quinze.service.runs import Runs
 from quinze.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Service:
         self.models = Registry(home, settings, self.rooms)
         self.knowledge_bases = KnowledgeBases(home, self.rooms, embedder=self.embedder)
         self.jobs = Jobs()
+        self.runs = Runs(home, settings.max_runs)
         self.page_images = PageImages(home, settings, self.rooms)
         self._lock = threading.Lock()
         self._embedders: dict[str, Embedder] = {}

@@ -89,6 +89,8 @@ class Settings:
     """Models kept in memory at the same time; the one unused for longest makes room."""
     unload_after: float = 900.0
     """Seconds after which an unused model leaves memory; 0 keeps it."""
+    max_runs: int = 1
+    """Training runs that may be under way at the same time when one is started over HTTP or from the page."""
     embedder: str = EMBEDDER
     """What turns passages into vectors when a knowledge base is created: "starter", "hashing",
     the name of an embedding model, or its path."""
@@ -133,6 +135,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("threads", 1, 1024),
     ("max_loaded_models", 1, 64),
     ("unload_after", 0, 10**9),
+    ("max_runs", 1, 64),
     ("search_results", 1, 100),
     ("page_image_width", 16, 4096),
     ("page_cache_bytes", 0, 1024 * GIB),

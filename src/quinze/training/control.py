@@ -4,23 +4,28 @@
     SIGTERM, SIGINT     finish the step, save, end as "interrupted"; whoever started it may start it again
     SIGUSR1, SIGUSR2    pause, resume
 
-Another process needs nothing but the folder, so a page or a second terminal can steer any run.
+Another process needs nothing but the folder, so a page or a second terminal can steer any run. Whoever trains
+holds folder/.lock, which the system gives back however the process ends: that is how others know it is alive.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+from quinze.errors import ConflictError
 from quinze.paths import atomic_write
 
 Command = Literal["go", "pause", "stop", "interrupt"]
 NAME = "control"
+LOCK = ".lock"
 INTERRUPTED = 75
 """Exit code of a run that can go on: sysexits.h's EX_TEMPFAIL, "try again"."""
 
@@ -80,3 +85,38 @@ def tell(folder: Path, command: Literal["pause", "resume", "stop"]) -> None:
     """Leave a command for the run in `folder`."""
     with atomic_write(folder / NAME) as file:
         file.write(command.encode())
+
+
+def wanted(folder: Path) -> str:
+    """The command that lies in `folder` now; "" if there is none."""
+    return Control(folder)._word()
+
+
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Within the block nobody else trains in `folder`; ConflictError if somebody does already."""
+    with (folder / LOCK).open("ab") as file:
+        for _ in range(40):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.025)  # somebody may only be looking: `held`
+        else:
+            raise ConflictError(
+                f"Another process trains in {folder}.",
+                hint=f"Watch it: quinze train watch {folder}   Or take another folder.",
+            )
+        yield
+
+
+def held(folder: Path) -> bool:
+    """Whether a process trains in `folder` now."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -35,7 +35,7 @@ from quinze.paths import atomic_write
 from quinze.training import finishing, measuring
 from quinze.training.building import Parts, build, identity
 from quinze.training.checkpointing import Checkpoints, check_space
-from quinze.training.control import Control
+from quinze.training.control import Control, holding
 from quinze.training.counters import Counters
 from quinze.training.distributed import World, gather_no_more, gradient_norm
 from quinze.training.events import (
@@ -98,9 +98,11 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             stack.enter_context(prepare_runtime(self.config, self._world))
             parts = build(self.config, self._world)
-            early = [*self._sharded(parts), *self._restore(parts)]
             if self._world.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(holding(self.folder))
+            early = [*self._sharded(parts), *self._restore(parts)]
+            if self._world.first:
                 self._write_config()
                 recorder = Recorder(self.folder, self._counters.step)
                 stack.callback(recorder.close)

@@ -14,7 +14,11 @@ import type {
   JobState,
   KnowledgeBase,
   ModelInfo,
+  NewRun,
   Overflow,
+  Run,
+  RunDetail,
+  RunEvent,
   Searched,
   ServiceStatus,
 } from './shapes'
@@ -56,16 +60,21 @@ function errorFrom(body: unknown, status: number): ApiError {
 
 interface Options {
   body?: unknown
+  /** Of an event stream: go on after it. */
+  after?: string
   signal?: AbortSignal
 }
 
-async function send(method: string, path: string, { body, signal }: Options): Promise<Response> {
+async function send(method: string, path: string, { body, signal, after }: Options): Promise<Response> {
   let response: Response
   try {
     response = await fetch(path, {
       method,
       signal,
-      headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
+      headers: {
+        ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        ...(after ? { 'Last-Event-ID': after } : {}),
+      },
       body: body === undefined ? undefined : JSON.stringify(body),
     })
   } catch (error) {
@@ -94,6 +103,7 @@ async function* events(method: string, path: string, options: Options) {
 }
 
 const base = (name: string) => `/api/knowledge/${encodeURIComponent(name)}`
+const runPath = (name: string) => `/api/runs/${encodeURIComponent(name)}`
 const documentPath = (name: string, id: number) => `${base(name)}/documents/${id}`
 
 // ---- routes ----------------------------------------------------------------------------------------------------
@@ -128,8 +138,16 @@ export const api = {
   job: (id: string) => json<JobState>('GET', `/api/jobs/${id}`),
   cancelJob: (id: string) => json<void>('DELETE', `/api/jobs/${id}`),
 
+  runs: () => json<{ runs: Run[] }>('GET', '/api/runs').then((r) => r.runs),
+  run: (name: string, language: string) => json<RunDetail>('GET', `${runPath(name)}?language=${language}`),
+  startRun: (run: NewRun) => json<Run>('POST', '/api/runs', { body: run }),
+  addRun: (path: string) => json<Run>('POST', '/api/runs/folders', { body: { path } }),
+  steerRun: (name: string, verb: 'pause' | 'resume' | 'stop') => json<Run>('POST', `${runPath(name)}/${verb}`),
+  forgetRun: (name: string) => json<void>('DELETE', runPath(name)),
+
   upload,
   jobEvents,
+  runEvents,
   ask,
   chat,
 }
@@ -173,6 +191,29 @@ async function* jobEvents(id: string, signal: AbortSignal): AsyncGenerator<Inges
       yield JSON.parse(data) as JobState
       return
     }
+  }
+}
+
+/** At most so many of the steps that are past are sent: a curve shows no more. */
+const STEPS = 1500
+
+/** What happens in a run, from after `after` on, each with its number. */
+async function* runEvents(
+  name: string,
+  language: string,
+  after: string,
+  signal: AbortSignal,
+): AsyncGenerator<RunEvent & { id: string }> {
+  const path = `${runPath(name)}/events?language=${language}&steps=${STEPS}`
+  for await (const { event, data, id } of events('GET', path, { signal, after })) {
+    const body = JSON.parse(data)
+    if (event === 'step') yield { type: event, step: body, id }
+    else if (event === 'evaluation') yield { type: event, evaluation: body, id }
+    else if (event === 'finding') yield { type: event, finding: body, id }
+    else if (event === 'sample') yield { type: event, sample: body, id }
+    else if (event === 'restart') yield { type: event, id: '' }
+    else if (event === 'state' || event === 'over') yield { type: event, run: body as Run, id }
+    else if (event === 'error') throw errorFrom(body.error ? body : { error: body }, 200)
   }
 }
 

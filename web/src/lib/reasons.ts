@@ -23,6 +23,8 @@ const REASONS: Record<string, { error: string; hint: string }> = {
   knowledge_base_not_found: { error: '没有这个知识库。', hint: '它可能已被删除或改名。' },
   document_not_found: { error: '找不到这份文档，或者它的文件已不在原处。', hint: '请重新添加，或把它移除。' },
   model_not_found: { error: '没有这个模型，或者它的文件已不在原处。', hint: '请在“模型”页检查或重新添加。' },
+  run_not_found: { error: '没有这次训练，或者它的文件夹已不在原处。', hint: '请检查路径：文件夹里应有 run.toml。' },
+  missing_package: { error: '缺少所需的软件包。', hint: "训练需要 PyTorch：pip install 'quinze[train]'" },
   unsupported_model: { error: '引擎还不能运行这种模型。', hint: '请换一个 Llama 结构的 GGUF 或 safetensors 模型。' },
 }
 

@@ -42,6 +42,7 @@ export const paths = {
   knowledge: (name?: string) => (name === undefined ? '/knowledge' : `/knowledge/${encodeURIComponent(name)}`),
   document: (name: string, id: number, block?: number) =>
     `/knowledge/${encodeURIComponent(name)}/documents/${id}${block === undefined ? '' : `?block=${block}`}`,
+  training: (name?: string) => (name === undefined ? '/training' : `/training/${encodeURIComponent(name)}`),
   chat: (id?: string) => (id ? `/chat/${id}` : '/chat'),
 }
 

@@ -225,3 +225,94 @@ export type AskEvent =
   | { type: 'answer'; answer: Answer }
 
 export type ChatEvent = { type: 'delta'; text: string } | { type: 'end'; ending: ChatEnding }
+
+// ---- training ----------------------------------------------------------------------------------------------------
+
+export type RunState = 'running' | 'paused' | 'interrupted' | 'finished' | 'failed'
+export type Method = 'pretrain' | 'sft' | 'dpo'
+
+export interface Run {
+  name: string
+  path: string
+  state: RunState
+  method: Method | null
+  progress: number
+  eta_seconds: number | null
+  step: number
+  tokens: number
+  tokens_per_second: number | null
+  seconds: number
+  loss: number | null
+  best_loss: number | null
+  best_step: number | null
+  bits_per_byte: number | null
+  warnings: number
+  model: string | null
+  message: string
+  changed_at: string | null
+  lines: number
+}
+
+export interface Floors {
+  vocab_size: number
+  uniform: number
+  unigram: number
+  bigram: number
+  trigram: number
+}
+
+export interface Finding {
+  id: string
+  severity: 'info' | 'warning' | 'stop'
+  verdict: string
+  why: string
+  fix: string
+  step: number | null
+}
+
+export interface Sample {
+  step: number
+  prompt: string
+  text: string
+}
+
+export interface StepReport {
+  step: number
+  tokens: number
+  epoch: number
+  seconds: number
+  loss: number
+  learning_rate: number
+  grad_norm: number | null
+  tokens_per_second: number
+  progress: number
+  eta_seconds: number
+}
+
+export interface Evaluation {
+  step: number
+  split: string
+  loss: number
+  bits_per_byte: number | null
+  best: boolean
+}
+
+export interface RunDetail extends Run {
+  config: { model: { base: string | null }; schedule: { minutes: number | null } } | null
+  floors: Floors | null
+}
+
+export interface NewRun {
+  method: Method
+  name?: string
+  config: Record<string, Record<string, unknown>>
+}
+
+/** What a watched run says. `restart`: all that was told before is void. */
+export type RunEvent =
+  | { type: 'step'; step: StepReport }
+  | { type: 'evaluation'; evaluation: Evaluation }
+  | { type: 'finding'; finding: Finding }
+  | { type: 'sample'; sample: Sample }
+  | { type: 'state' | 'over'; run: Run }
+  | { type: 'restart' }

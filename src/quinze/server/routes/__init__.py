@@ -9,7 +9,18 @@ from quinze.server.openai.chat import chat_completions
 from quinze.server.openai.completions import completions
 from quinze.server.openai.embeddings import embeddings
 from quinze.server.openai.models import list_models, show_model
-from quinze.server.routes import asking, classify, documents, fit, jobs, knowledge, models, pulls, system
+from quinze.server.routes import (
+    asking,
+    classify,
+    documents,
+    fit,
+    jobs,
+    knowledge,
+    models,
+    pulls,
+    runs,
+    system,
+)
 
 _BASE = "/api/knowledge/{name}"
 _DOCUMENT = _BASE + "/documents/{id}"
@@ -52,5 +63,14 @@ def routes() -> list[Route]:
         Route("/api/jobs/{id}", jobs.show_job),
         Route("/api/jobs/{id}", jobs.cancel_job, methods=["DELETE"]),
         Route("/api/jobs/{id}/events", jobs.job_events),
+        Route("/api/runs", runs.list_runs),
+        Route("/api/runs", runs.start_run, methods=["POST"]),
+        Route("/api/runs/folders", runs.add_folder, methods=["POST"]),
+        Route("/api/runs/{name}", runs.show_run),
+        Route("/api/runs/{name}", runs.forget_run, methods=["DELETE"]),
+        Route("/api/runs/{name}/events", runs.run_events),
+        Route("/api/runs/{name}/pause", runs.pause_run, methods=["POST"]),
+        Route("/api/runs/{name}/resume", runs.resume_run, methods=["POST"]),
+        Route("/api/runs/{name}/stop", runs.stop_run, methods=["POST"]),
         Route("/{path:path}", static_files.page),
     ]
