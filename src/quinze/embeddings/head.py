@@ -25,7 +25,7 @@ from quinze.formats.checkpoint import TensorType
 from quinze.formats.quants import decode, encode
 from quinze.formats.safetensors import read_metadata, read_safetensors, write_safetensors
 
-STRENGTH = 1.0
+STRENGTH = 3.0
 """C of scikit-learn's LogisticRegression: the larger, the closer to the examples. Chosen on the training
 halves of FewCLUE (docs/explanation/starter.md)."""
 MOST_BYTES = 64 * 2**20

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ def classifier(
     template: str | None = None,
     temperature: float | None = None,
     calibrate: bool = True,
+    cancel: threading.Event | None = None,
 ) -> Iterator[tuple[str, Classifier]]:
     """(name, classifier) for as long as the block lasts.
 
@@ -79,7 +81,7 @@ def classifier(
         yield embedder.id, _by_likeness(embedder, found, template, temperature)
         return
     assert model is not None, "without a name an embedder answers"
-    with service.models.use(model) as llm:
+    with service.models.use(model, cancel=cancel) as llm:
         yield llm.name, _by_likelihood(llm, found, template, calibrate)
 
 

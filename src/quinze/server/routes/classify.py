@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,12 +12,14 @@ from quinze.errors import InvalidRequestError
 from quinze.evaluation.classification import Classification, classify
 from quinze.server.body import json_body
 from quinze.server.encoding import Json
-from quinze.server.threads import in_thread
+from quinze.server.threads import cancellable
 from quinze.service.classify import EMBEDDERS, classifier
 from quinze.service.service import Service
 
 MAX_TEXTS = 1024
 MAX_CHARACTERS = 100_000
+PIECE = 32
+"""Texts between two looks whether the client is still there."""
 
 
 class ClassifyRequest(msgspec.Struct):
@@ -40,10 +44,10 @@ class ClassifyReply(msgspec.Struct):
 async def classify_texts(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = await json_body(request, ClassifyRequest)
-    return Json(await in_thread(_answer, service, asked))
+    return Json(await cancellable(request, lambda cancel: _answer(service, asked, cancel)))
 
 
-def _answer(service: Service, asked: ClassifyRequest) -> ClassifyReply:
+def _answer(service: Service, asked: ClassifyRequest, cancel: threading.Event) -> ClassifyReply:
     texts = [asked.texts] if isinstance(asked.texts, str) else asked.texts
     if not 0 < len(texts) <= MAX_TEXTS or max(map(len, texts)) > MAX_CHARACTERS:
         raise InvalidRequestError(
@@ -60,13 +64,19 @@ def _answer(service: Service, asked: ClassifyRequest) -> ClassifyReply:
         template=asked.template,
         temperature=asked.temperature,
         calibrate=asked.calibrate,
+        cancel=cancel,
     ) as (name, one):
-        data = classify(
-            one,
-            texts,
-            multi=asked.multi,
-            threshold=asked.threshold,
-            abstain=asked.abstain,
-            margin=asked.margin,
-        )
+        data: list[Classification] = []
+        for begin in range(0, len(texts), PIECE):
+            # A client that has hung up waits for nothing more.
+            if cancel.is_set():
+                break
+            data += classify(
+                one,
+                texts[begin : begin + PIECE],
+                multi=asked.multi,
+                threshold=asked.threshold,
+                abstain=asked.abstain,
+                margin=asked.margin,
+            )
     return ClassifyReply(name, data)
