@@ -143,7 +143,7 @@ class Embedder:
     name  of an embedder; None takes the one of the settings
 
     >>> Embedder().embed(["bread dough", "面团"]).shape
-    (2, 512)
+    (2, 256)
     """
 
     def __init__(self, name: str | None = None) -> None:

@@ -184,3 +184,14 @@ def test_a_run_is_known_afterwards_and_can_be_watched(
     assert (found["name"], found["state"], found["step"]) == ("run", "finished", 6)
     assert run(["train", "watch", "nothing"]) == 3
     assert "quinze train ls" in capsys.readouterr().err
+
+
+def test_with_a_deadline_evaluations_read_fewer_rows_to_keep_to_their_share(prepared: Path) -> None:
+    rows = {}
+    for share in (0.0001, 1.0):
+        folder = prepared / f"share-{share}"
+        told = ["train", "pretrain", str(folder), "--data", str(prepared / "data"), "--minutes", "0.1"]
+        assert run([*told, *SMALL, "--set", f"evaluation.share={share}", "--no-doctor"]) == 0
+        states = [json.loads(path.read_text()) for path in folder.glob("checkpoints/*/state.json")]
+        rows[share] = states[0]["counters"]["evaluation_rows"]
+    assert rows == {0.0001: 4, 1.0: None}  # one batch; all

@@ -31,6 +31,8 @@ class Counters:
     smooth_loss: float | None = None
     evaluations: int = 0
     evaluated_step: int = -1
+    evaluation_rows: int | None = None
+    """Read at each evaluation, where a deadline allows fewer than were asked for."""
     last_skip: int | None = None
     saved_at: float = 0.0
     """`used` at the last checkpoint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -28,9 +29,33 @@ def precision(parts: Parts) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
-def validation_rows(parts: Parts) -> Rows:
-    """Which rows are read: evenly spread, always the same. Pairs stay together."""
-    total, most = rows_of(parts), parts.config.evaluation.rows
+def affordable_rows(parts: Parts) -> int | None:
+    """Rows of an evaluation for which the share of the deadline suffices; None: all that were asked for."""
+    table, minutes = parts.config.evaluation, parts.config.schedule.minutes
+    if minutes is None or not rows_of(parts):
+        return None
+    size = parts.config.batch.rows
+    seconds = min(_seconds_of_a_batch(parts) for _ in range(2))  # the first one warms up
+    most = table.share * minutes * 60 / (table.times + 2)
+    count = size * max(1, int(most / max(seconds, 1e-9)))
+    (count,) = map(int, parts.world.of_first([float(count)]))
+    asked = table.rows or rows_of(parts)
+    return count if count < min(asked, rows_of(parts)) else None
+
+
+@torch.no_grad()
+def _seconds_of_a_batch(parts: Parts) -> float:
+    began = time.perf_counter()
+    with _at_rest(parts), precision(parts):
+        batch = validation_batch(parts, np.arange(parts.config.batch.rows) % rows_of(parts), 0)
+        float(parts.method.measure(parts.transformer, Tensors.of(batch, parts.world.device)).total)
+    return time.perf_counter() - began
+
+
+def validation_rows(parts: Parts, most: int | None = None) -> Rows:
+    """Which rows are read: evenly spread, always the same; `most`: instead of what the settings say. Pairs
+    stay together."""
+    total, most = rows_of(parts), most or parts.config.evaluation.rows
     pair = 2 if parts.data.manifest.kind == "preference" else 1
     units = total // pair
     count = units if most is None else min(units, max(1, most // pair))
@@ -57,9 +82,10 @@ def validation_batch(parts: Parts, rows: Rows, number: int) -> Batch:
 
 
 @torch.no_grad()
-def evaluate(parts: Parts) -> tuple[float, float | None]:
-    """(mean loss, bits per byte or None) of the validation rows, shared out among the processes."""
-    rows, world = validation_rows(parts), parts.world
+def evaluate(parts: Parts, most: int | None = None) -> tuple[float, float | None]:
+    """(mean loss, bits per byte or None) of the validation rows, shared out among the processes; of `most`
+    rows where the settings ask for too many."""
+    rows, world = validation_rows(parts, most), parts.world
     count = math.ceil(len(rows) / parts.config.batch.rows)
     total = weight = size = 0.0
     with _at_rest(parts):

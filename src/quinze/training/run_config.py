@@ -108,6 +108,8 @@ class EvaluationTable(_Table, frozen=True, kw_only=True):
     """Evaluations in the whole run, evenly spread; one more before the first step."""
     rows: Positive | None = 1024
     """Validation rows that are read, evenly spread; None: all."""
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    """With a deadline: of its time, at most, for evaluations; fewer rows are read to keep to it."""
     prompts: tuple[str, ...] = ()
     """Continued at each evaluation."""
     sample_tokens: Positive = 64

@@ -250,7 +250,9 @@ class Trainer:
         c.evaluations = math.floor(c.progress * self.config.evaluation.times + 1e-9)
         began = self._clock.now()
         if measuring.rows_of(parts):
-            loss, bits = measuring.evaluate(parts)
+            if c.step == 0:
+                c.evaluation_rows = measuring.affordable_rows(parts)
+            loss, bits = measuring.evaluate(parts, c.evaluation_rows)
             best = math.isfinite(loss) and (c.best_loss is None or loss < c.best_loss)
             if best:
                 c.best_loss, c.best_step = loss, c.step
