@@ -65,6 +65,7 @@ def test_a_check_tells_how_reliable_it_is_and_what_it_would_take(quinze: Quinze,
     assert told["reliability"]["chance"] == 0.5
     assert told["needed"]["words"]
     assert told["curve"]
+    assert quinze("classify", "--multi", "--check", str(labelled))[0] == 2
     assert "Least sure of" in quinze("classify", "-l", "sport,food", "--check", str(labelled))[1]
 
 

@@ -76,6 +76,8 @@ def classify(
 
     if (train_file is None) != (output is None):
         raise InvalidRequestError("--train FILE and -o HEAD belong together.", param="output")
+    if multi and check_file is not None:
+        raise InvalidRequestError("--check compares one label a text; leave --multi out.", param="multi")
     with opened_service() as service:
         if train_file is not None and output is not None:
             made = room.train(service, room.read_examples(train_file), output, model=model)
