@@ -251,19 +251,31 @@ def tiny(data: Path, **tables: object) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_a_run_is_started_survives_its_server_and_ends_with_a_model(home: Path, data: Path) -> None:
+def steps_of(runs: Runs, more_than: int) -> int:
+    """Waits until the tiny run has taken more steps."""
+    end = time.monotonic() + 120
+    while (found := runs.look("tiny")).step <= more_than:
+        assert found.state == "running", found
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found.step
+
+
+def test_a_run_survives_its_server_goes_on_after_an_interruption_and_ends_with_a_model(
+    home: Path, data: Path
+) -> None:
     runs = Runs(home)
     config = tiny(data, schedule={"steps": 1_000_000})
     assert runs.start("pretrain", config, "tiny").state == "running"
     with pytest.raises(BusyError):
         runs.start("pretrain", config, "second")
-    end = time.monotonic() + 120
-    while runs.look("tiny").step < 3:
-        assert runs.look("tiny").state == "running", runs.look("tiny")
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    steps_of(runs, 3)
     after = Runs(home)  # the server was started again
     assert after.look("tiny").state == "running"
+    runs._children[home / "runs" / "tiny"].terminate()
+    before = until(lambda: after.look("tiny"), "interrupted").step
+    assert after.resume("tiny").state == "running"
+    steps_of(after, before)
     assert after.stop("tiny").state == "running"
     found = until(lambda: after.look("tiny"), "finished")
     assert found.model is not None

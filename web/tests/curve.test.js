@@ -22,6 +22,7 @@ test('a floor far above the whole curve is left out, one below it never', () => 
   assert.deepEqual(shownFloors(floors, [{ step: 1, loss: 4 }, { step: 2, loss: 1 }]).map(({ floor }) => floor), ['unigram', 'bigram', 'trigram'])
   assert.equal(shownFloors(floors, []).length, 4)
   assert.deepEqual(shownFloors(null, []), [])
+  assert.deepEqual(shownFloors({ bigram: 0.9, trigram: 0.94 }, []).map(({ floor }) => floor), ['trigram', 'bigram'])
 })
 
 test('the scale holds every value, and an empty one is no fault', () => {

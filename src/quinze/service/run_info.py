@@ -50,7 +50,7 @@ class RunInfo(msgspec.Struct, kw_only=True):
     bits_per_byte: float | None = None
     """Of the best evaluation."""
     warnings: int = 0
-    """Findings of the doctor that are more than a remark."""
+    """Rules of the doctor that had more to say than a remark."""
     model: str | None = None
     """Folder of the finished model."""
     message: str = ""
@@ -100,7 +100,7 @@ def run_info(name: str, folder: Path, log: RunLog, *, alive: bool) -> RunInfo:
         best_loss=best.loss if best else None,
         best_step=best.step if best else None,
         bits_per_byte=best.bits_per_byte if best else None,
-        warnings=sum(finding.severity != "info" for finding in list(log.findings)),
+        warnings=len({finding.id for finding in list(log.findings) if finding.severity != "info"}),
         model=str(model) if model and model.is_dir() else None,
         message=failure or (end.message if end else ""),
         changed_at=_changed(folder),

@@ -39,13 +39,13 @@ export function thinned<T>(all: T[]): T[] {
   return stride < 2 ? all : all.filter((_, i) => i % stride === 0 || i === all.length - 1)
 }
 
-/** Floors far above the whole curve are left out: they would press it flat. */
+/** From the top down. Floors far above the whole curve are left out: they would press it flat. */
 export function shownFloors(floors: Floors | null, curve: Point[]): { floor: Floor; loss: number }[] {
   const top = Math.max(...curve.map(({ loss }) => loss))
   return FLOORS.flatMap((floor) => {
     const loss = floors?.[floor]
     return typeof loss === 'number' && Number.isFinite(loss) && (!curve.length || loss <= top * 1.4) ? [{ floor, loss }] : []
-  })
+  }).sort((one, other) => other.loss - one.loss)
 }
 
 export function scaled(
