@@ -52,6 +52,7 @@ class LLM(_llm.LLM):
         threads: int | None = None,
         context_overflow: str | None = None,
         kv_cache_type: str | None = None,
+        device: str | None = None,
     ) -> None:
         service = _service()
         try:
@@ -69,6 +70,7 @@ class LLM(_llm.LLM):
             kv_cache_bytes=settings.kv_cache_bytes,
             prefix_cache_bytes=settings.prefix_cache_bytes,
             speculation=settings.speculation,
+            device=device if device is not None else settings.device,
         )
         if base is not None:
             self._adapted.wear(path)

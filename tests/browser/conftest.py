@@ -57,6 +57,7 @@ class ScriptedLLM:
     words: list[str] = field(default_factory=lambda: ["Hello", " there", "."])
     can_chat: bool = True
     context_length: int = 4096
+    device: str = "cpu"
     slow: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)

@@ -34,6 +34,7 @@ class ScriptedLLM:
     can_chat: bool = True
     can_call_tools: bool = True
     context_length: int = 64
+    device: str = "cpu"
     slow: threading.Event = field(default_factory=threading.Event)
     go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     asked: list[dict[str, Any]] = field(default_factory=list)

@@ -25,6 +25,8 @@ from quinze.service.settings import Settings
 
 
 class FakeLLM:
+    device = "cpu"
+
     def __init__(self) -> None:
         self.closed = False
 

@@ -27,7 +27,7 @@ def fit(model: str, context: int | None, measure: bool, no_speed: bool, as_json:
     """Tell whether MODEL fits into this machine's memory, and how fast it will be.
 
     MODEL is a name from `quinze ls`, or a file or folder. Nothing is loaded. The first time, the machine is
-    measured for a few seconds with the engine's own kernels; what is found is kept.
+    measured for a few seconds with the engine's own kernels; what is found is kept. All of it is for the CPU.
     """
     from quinze.service.fit import fit as find
 

@@ -43,8 +43,14 @@ def _row(model: ModelInfo) -> tuple[str, ...]:
         console.in_bytes(model.bytes),
         f"{model.context_length:,}",
         "yes" if model.can_chat else "no",
-        f"on {model.base}" if model.base else "loaded" if model.loaded else "",
+        f"on {model.base}" if model.base else _loaded(model),
     )
+
+
+def _loaded(model: ModelInfo) -> str:
+    if not model.loaded:
+        return ""
+    return "loaded" if model.device in ("", "cpu") else f"loaded ({model.device})"
 
 
 @click.command()
@@ -68,6 +74,7 @@ def show(model: str, as_json: bool) -> None:
             ("type", info.quantization),
             ("size", "" if info.upstream else console.in_bytes(info.bytes)),
             ("packed", f"{console.in_bytes(info.packed_bytes)} beside it" if info.packed_bytes else ""),
+            ("device", info.device),
             ("context", f"{info.context_length:,} tokens" if info.context_length else ""),
             (
                 "chat",

@@ -59,6 +59,7 @@ class Engine:
         prefix_bytes: int = DEFAULT_PREFIX_BYTES,
         speculation: str = "auto",
         packed: Packed | None = None,
+        decoder: native.Decoder | None = None,
     ) -> None:
         """threads None: every core that this process may use.
 
@@ -67,6 +68,7 @@ class Engine:
         prefix_bytes  of that, for generations that ended and whose beginning others may share
         speculation   "auto": guess what is repeated, where that pays; "off"
         packed        matrices that take the place of the file's own (packed.py)
+        decoder       what computes; None: the native code, on the CPU (torch_engine.py has another)
         """
         self.config: ModelConfig = model.config
         usual, most = model.config.max_position_embeddings, model.config.longest_context
@@ -79,7 +81,7 @@ class Engine:
         self._kv_type = kv_type_of(kv_type)
         self._guesses = speculation_of(speculation) == "auto"
         self._model: Model | None = model  # its mapped file must outlive the decoder
-        self._decoder: native.Decoder | None = _decoder(
+        self._decoder: native.Decoder | None = decoder or _decoder(
             model, self.context_length, self.threads, kernels, packed or {}
         )
         self._adapters: Adapters | None = Adapters(self._decoder, model)

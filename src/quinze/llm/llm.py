@@ -17,11 +17,13 @@ from typing import Any, Literal, Self, get_args, overload
 
 from quinze.engine.adapters import Loaded
 from quinze.engine.constraints import Grammar, Grammars
+from quinze.engine.devices import DEFAULT_DEVICE
 from quinze.engine.engine import Engine
 from quinze.engine.options import DEFAULT_KV_TYPE, DEFAULT_PREFIX_BYTES
 from quinze.engine.packed import packed_weights
 from quinze.engine.packing import DEFAULT_PACKING, packing_of
 from quinze.engine.sampling import SamplingParams
+from quinze.engine.torch_engine import device_for, open_engine
 from quinze.errors import FileFormatError, InvalidRequestError, UnsupportedModelError
 from quinze.evaluation.choice import split
 from quinze.evaluation.likelihood import Floats, gathered
@@ -54,6 +56,7 @@ class LLM:
         kv_cache_bytes: int | None = None,
         prefix_cache_bytes: int = DEFAULT_PREFIX_BYTES,
         speculation: str = "auto",
+        device: str = DEFAULT_DEVICE,
     ) -> None:
         """path: a GGUF, a Hugging Face folder, or a llama2.c file with its tokenizer beside it.
 
@@ -67,6 +70,8 @@ class LLM:
         kv_cache_bytes  most memory for them, of all replies at once; None: as much as there is
         prefix_cache_bytes  of that, for texts that ended, so that others may begin with them
         speculation     "auto": guess what the text repeats, where that pays; "off"
+        device          "auto": an NVIDIA GPU where PyTorch finds one and the model fits it, else the CPU;
+                        "cpu", "cuda"
         """
         self.context_overflow = overflow_of(context_overflow)
         self.path = Path(path).expanduser()
@@ -84,15 +89,21 @@ class LLM:
             )
         self._grammars = Grammars(self.tokenizer)
         self._template = ChatTemplate.of(self.tokenizer)
-        self._engine = Engine(
-            model,
-            context_length=context_length,
-            threads=threads,
-            kv_type=kv_cache_type,
-            kv_bytes=kv_cache_bytes,
-            prefix_bytes=prefix_cache_bytes,
-            speculation=speculation,
-            packed=packed_weights(model, threads) if packing_of(pack_weights) == "auto" else {},
+        packs = packing_of(pack_weights) == "auto"
+        options: dict[str, Any] = {
+            "context_length": context_length,
+            "threads": threads,
+            "kv_type": kv_cache_type,
+            "kv_bytes": kv_cache_bytes,
+            "prefix_bytes": prefix_cache_bytes,
+            "speculation": speculation,
+        }
+        self.device = device_for(model, device)
+        """Where it runs: "cpu" or "cuda"."""
+        self._engine = (
+            Engine(model, packed=packed_weights(model, threads) if packs else {}, **options)
+            if self.device == "cpu"
+            else open_engine(model, self.device, **options)
         )
         self.context_length = self._engine.context_length
         self._adapter: Loaded | None = None

@@ -8,14 +8,15 @@ others), so a state_dict is a checkpoint as it is.
     logits = transformer(ids)
 
 B batch, T time, C hidden size, H heads, K key/value heads, D head size, R rotated numbers of a head, V
-vocabulary. The only file outside training/ that imports torch.
+vocabulary. Besides training/ only this file and cached.py import torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,13 @@ from torch import Tensor, nn
 
 from quinze.errors import UnsupportedModelError
 from quinze.formats.quants import decode
+from quinze.models.cached import Rows
 from quinze.models.config import ModelConfig
 from quinze.models.families import FAMILIES
 from quinze.models.weights import Model
+
+Seen = Tensor | Callable[[Tensor, Tensor, Tensor, float, float], Tensor] | None
+"""What a token attends to: True in a mask (B or 1, 1, T, T); a cache's own attention; None: all before it."""
 
 
 class Transformer(nn.Module):
@@ -70,9 +75,10 @@ class Transformer(nn.Module):
         """
         return self.logits(self.hidden(ids, segments))
 
-    def hidden(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
-        """(B, T, C), after the last norm: what the head reads."""
-        found: Tensor = self.model(ids, segments)
+    def hidden(self, ids: Tensor, segments: Tensor | None = None, cache: Rows | None = None) -> Tensor:
+        """(B, T, C), after the last norm: what the head reads. With `cache` (B = 1) the ids go on where its
+        sequences end (cached.py)."""
+        found: Tensor = self.model(ids, segments, cache)
         return found
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -128,31 +134,32 @@ class Stack(nn.Module):
     def _on_meta(self) -> bool:
         return self.embed_tokens.weight.is_meta
 
-    def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, segments: Tensor | None = None, cache: Rows | None = None) -> Tensor:
         T = ids.shape[1]
+        place = torch.arange(T, device=ids.device) if cache is None else cache.positions
         x = self.embed_tokens(ids)  # (B, T, C)
         if self.config.embedding_scale != 1.0:
             x = x * self.config.embedding_scale
         if self.config.learned_positions:
-            x = x + self.embed_positions(places(ids, segments))
-        turns = self._turns(self.inv_freq, T, self.config.rope_scale)
-        local = turns if self.local_inv_freq is None else self._turns(self.local_inv_freq, T, 1.0)
+            x = x + self.embed_positions(places(ids, segments) if cache is None else place)
+        turns = self._turns(self.inv_freq, place, self.config.rope_scale)
+        local = turns if self.local_inv_freq is None else self._turns(self.local_inv_freq, place, 1.0)
         masks = {window: mask(T, window, segments, ids.device) for window in set(self._windows())}
-        for layer, window in zip(self.layers, self._windows(), strict=True):
-            x = layer(x, local if window else turns, masks[window])
+        for i, (layer, window) in enumerate(zip(self.layers, self._windows(), strict=True)):
+            seen = masks[window] if cache is None else partial(cache.attend, i, window)
+            x = layer(x, local if window else turns, seen)
         found: Tensor = self.norm(x)
         return found
 
     def _windows(self) -> tuple[int, ...]:
         return self.config.windows or (0,) * self.config.num_hidden_layers
 
-    def _turns(self, inv_freq: Tensor, length: int, scale: float) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (T, R/2) of positions 0 .. T - 1, float32 whatever the weights are.
+    def _turns(self, inv_freq: Tensor, place: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (T, R/2) of these positions (T,), float32 whatever the weights are.
 
         RoPE knows only distances, so documents packed into one row need no positions of their own.
         """
-        position = torch.arange(length, device=inv_freq.device, dtype=torch.float32)
-        angles = torch.outer(position, inv_freq.float())
+        angles = torch.outer(place.float(), inv_freq.float())
         return angles.cos() * scale, angles.sin() * scale
 
 
@@ -174,8 +181,8 @@ class Layer(nn.Module):
                 self.pre_feedforward_layernorm = Norm(config, size)
             self.post_feedforward_layernorm = Norm(config, size)
 
-    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
-        """x (B, T, C); seen (B or 1, 1, T, T) or None: all before."""
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], seen: Seen) -> Tensor:
+        """x (B, T, C); seen (B or 1, 1, T, T) or None: all before; or what attends to a cache."""
         out = self.self_attn(self.input_layernorm(x) if self.pre else x, turns, seen)
         if not self.post:
             x = x + out
@@ -202,7 +209,7 @@ class Attention(nn.Module):
             self.q_norm = Norm(config, D if each else queries)
             self.k_norm = Norm(config, D if each else keys)
 
-    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], seen: Seen) -> Tensor:
         c = self.config
         B, T, _ = x.shape
         D, all_normed, each_normed = c.head_dim, c.qk_norm == "all", c.qk_norm == "head"
@@ -213,10 +220,13 @@ class Attention(nn.Module):
         if each_normed:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.transpose(1, 2) for y in (rotate(q, turns, c), rotate(k, turns, c), v))
-        groups = c.num_attention_heads // c.num_key_value_heads
-        if groups > 1:
-            k, v = (y.repeat_interleave(groups, dim=1) for y in (k, v))  # (B, H, T, D)
-        y = attend(q, k, v, seen, c.attention_scale or D**-0.5, c.attention_softcap)
+        groups, scale = c.num_attention_heads // c.num_key_value_heads, c.attention_scale or D**-0.5
+        if callable(seen) and not isinstance(seen, Tensor):
+            y = seen(q, k, v, scale, c.attention_softcap)
+        else:
+            if groups > 1:
+                k, v = (y.repeat_interleave(groups, dim=1) for y in (k, v))  # (B, H, T, D)
+            y = attend(q, k, v, seen, scale, c.attention_softcap)
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
         return out
 
@@ -352,17 +362,20 @@ def folder_config(config: ModelConfig) -> ModelConfig:
 def folder_weights(model: Model) -> dict[str, np.ndarray]:
     """float32, as `folder_config` calls for: RoPE's pairs apart again where a GGUF has them side by side,
     norms without the 1 that a GGUF has added."""
+    return dict(each_folder_weight(model))
+
+
+def each_folder_weight(model: Model) -> Iterator[tuple[str, np.ndarray]]:
+    """The same one after the other, for whoever has no memory for all of them in float32."""
     config = model.config
     less = folder_config(config).norm_offset - config.norm_offset
-    found: dict[str, np.ndarray] = {}
     for name, tensor in model.tensors.items():
         array = decode(tensor)
         if config.rope_interleaved and (".q_proj." in name or ".k_proj." in name):
             array = _parted(array, config)
         if less and name.endswith("norm.weight"):
             array = array - np.float32(less)
-        found[name] = np.array(array, dtype=np.float32)
-    return found
+        yield name, np.array(array, dtype=np.float32)
 
 
 def _parted(array: np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -35,6 +35,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     can_chat: bool = False
     """It has a chat template."""
     loaded: bool = False
+    device: str = ""
+    """Where it runs, when it is loaded: "cpu" or "cuda" (an NVIDIA GPU)."""
     packed_bytes: int = 0
     """On disk, of the rearranged copy of its weights that it runs faster from; 0 where there is none."""
     error: str = ""

@@ -69,6 +69,7 @@ class Registry:
                 kv_cache_bytes=settings.kv_cache_bytes or _kv_budget(path),
                 prefix_cache_bytes=settings.prefix_cache_bytes,
                 speculation=settings.speculation,
+                device=settings.device,
             ),
             most_loaded=settings.max_loaded_models,
             most_users=settings.max_generations,
@@ -114,6 +115,11 @@ class Registry:
         """Names of the models in memory now."""
         in_memory = self._turns.loaded()
         return [name for name, path in sorted(self._paths().items()) if path in in_memory]
+
+    def devices(self) -> dict[str, str]:
+        """Name of each model in memory -> where it runs: "cpu" or "cuda"."""
+        held = {name: self._turns.held(path) for name, path in sorted(self._paths().items())}
+        return {name: llm.device for name, llm in held.items() if llm is not None}
 
     def list(self) -> list[ModelInfo]:
         """Those of this machine first."""
@@ -372,7 +378,7 @@ class Registry:
         return found
 
     def _info(self, name: str, path: Path) -> ModelInfo:
-        loaded, packed = path in self._turns.loaded(), self._rooms.packed_bytes(path)
+        llm, packed = self._turns.held(path), self._rooms.packed_bytes(path)
         stamp = stamp_of(path)
         if is_adapter(path):
             return self._adapter_info(name, path)
@@ -382,7 +388,13 @@ class Registry:
             known = (stamp, self._describe(path))
             with self._lock:
                 self._described[path] = known
-        return msgspec.structs.replace(known[1], name=name, loaded=loaded, packed_bytes=packed)
+        return msgspec.structs.replace(
+            known[1],
+            name=name,
+            loaded=llm is not None,
+            device="" if llm is None else llm.device,
+            packed_bytes=packed,
+        )
 
     def _adapter_info(self, name: str, path: Path, base: Path | None = None) -> ModelInfo:
         try:
@@ -391,7 +403,9 @@ class Registry:
             on = self._info(next((n for n, p in self._paths().items() if p == found), str(found)), found)
             if on.error:
                 return ModelInfo(name=name, path=str(path), base=on.name, error=on.error)
-            return ModelInfo(name=name, path=str(path), loaded=on.loaded, **describe_adapter(path, on))
+            return ModelInfo(
+                name=name, path=str(path), loaded=on.loaded, device=on.device, **describe_adapter(path, on)
+            )
         except QuinzeError as error:
             return ModelInfo(name=name, path=str(path), format="adapter", error=str(error))
 

@@ -78,6 +78,7 @@ class Rooms:
         kv_cache_bytes: int | None,
         prefix_cache_bytes: int,
         speculation: str,
+        device: str,
     ) -> LLM:
         from quinze.llm.llm import LLM
 
@@ -91,6 +92,7 @@ class Rooms:
             kv_cache_bytes=kv_cache_bytes,
             prefix_cache_bytes=prefix_cache_bytes,
             speculation=speculation,
+            device=device,
         )
 
     def upstream(self, address: str, key: str | None, idle_timeout: float) -> Upstream:

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from quinze.engine.devices import DEFAULT_DEVICE, device_of
 from quinze.engine.options import DEFAULT_KV_TYPE, DEFAULT_PREFIX_BYTES, kv_type_of
 from quinze.engine.packing import DEFAULT_PACKING, packing_of
 from quinze.engine.sampling import speculation_of
@@ -79,6 +80,9 @@ class Settings:
     speculation: str = "auto"
     """"auto" guesses what a reply repeats of its context and checks several tokens at once, where that pays;
     the reply stays the same. Or "off"."""
+    device: str = DEFAULT_DEVICE
+    """Where models run: "cpu"; "cuda", an NVIDIA GPU, by PyTorch (`quinze[train]`); "auto" takes the GPU
+    where there is one and the model, two bytes a weight, fits its free memory, and the CPU otherwise."""
     threads: int | None = None
     """Threads of the engine; none: one for each core that the process may use."""
     pack_weights: str = DEFAULT_PACKING
@@ -113,6 +117,7 @@ class Settings:
         packing_of(self.pack_weights)
         kv_type_of(self.kv_cache_type)
         speculation_of(self.speculation)
+        device_of(self.device)
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):

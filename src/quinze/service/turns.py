@@ -62,6 +62,12 @@ class Turns(Generic[T]):
         with self._changed:
             return frozenset(path for path, held in self._held.items() if held.thing is not None)
 
+    def held(self, path: Path) -> T | None:
+        """What is loaded for a path, to be looked at; None if nothing is."""
+        with self._changed:
+            found = self._held.get(path)
+            return None if found is None else found.thing
+
     def waiting(self) -> int:
         with self._changed:
             return len(self._line)

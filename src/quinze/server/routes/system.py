@@ -23,6 +23,8 @@ class Health(msgspec.Struct):
 class Status(msgspec.Struct):
     version: str
     models_loaded: list[str]
+    devices: dict[str, str]
+    """Of the loaded models: "cpu" or "cuda"."""
     default_model: str | None
     embedder: str
     home: str
@@ -61,6 +63,7 @@ def _status(service: Service) -> Status:
     return Status(
         version=__version__,
         models_loaded=service.models.loaded(),
+        devices=service.models.devices(),
         default_model=service.models.default(),
         embedder=embedder,
         home=str(service.home),
