@@ -27,7 +27,9 @@ def children() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if any("quinze.knowledge.readers.child" in word for word in child.cmdline())
+        # What other tests started may have ended without being waited for yet: it has no command line.
+        if child.status() != psutil.STATUS_ZOMBIE
+        and any("quinze.knowledge.readers.child" in word for word in child.cmdline())
     ]
 
 
