@@ -19,8 +19,9 @@ from quinze.engine.constraints import Grammar, Grammars
 from quinze.engine.engine import Engine
 from quinze.engine.sampling import SamplingParams
 from quinze.engine.torch_engine import TorchDecoder, device_for, open_engine, weight_bytes
-from quinze.errors import InvalidRequestError, TooLargeError, UnsupportedModelError
+from quinze.errors import InvalidRequestError, TooLargeError
 from quinze.llm.llm import LLM
+from quinze.models.adapters import read_adapter
 from quinze.models.weights import Model, load_model
 from quinze.tokenizer.tokenizer import load_tokenizer
 
@@ -140,6 +141,37 @@ def test_a_constraint_is_obeyed_as_by_the_native_engine(
     assert texts[0].strip() in ("a little girl", "a big dog")
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+@pytest.mark.parametrize("file", ["folder", "gguf"])
+def test_an_adapter_says_what_it_says_natively(families: Any, tmp_path: Path, dora: bool, file: str) -> None:
+    """Beside the model as it is, in the same steps."""
+    import peft
+
+    base = families.make("qwen2", tmp_path / "base", num_hidden_layers=2)
+    config = peft.LoraConfig(r=5, target_modules="all-linear", init_lora_weights=False, use_dora=dora)
+    peft.get_peft_model(base, config).save_pretrained(tmp_path / "tune")
+    base = families.make("qwen2", tmp_path / "base", num_hidden_layers=2)
+    path = families.write_gguf(tmp_path / "m.gguf", base) if file == "gguf" else tmp_path / "base"
+    model, ids = load_model(path), list(range(3, 60))
+    native, mine = Engine(model, kv_type="f32", threads=1), open_engine(model, "torch-cpu")
+    logits, said = [], []
+    for engine in (native, mine):
+        adapter = engine.load_adapter(read_adapter(tmp_path / "tune"))
+        logits.append(engine.logits(ids, adapter))
+        assert np.abs(logits[-1] - engine.logits(ids)).max() > 0.1 * logits[-1].std()
+        running = [engine.generate(ids, GREEDY, adapter=a) for a in (adapter, None)]
+        said.append([list(both) for both in zip(*running, strict=True)])
+        engine.close()
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-3 * logits[0].std(), rtol=1e-3)
+    assert said[0] == said[1]
+
+
+def test_continuations_are_foretold_alike(pair: tuple[Engine, Engine]) -> None:
+    theirs, mine = (engine.continuations([1, 5, 9], [[7, 8], [20]]) for engine in pair)
+    for a, b in zip(theirs, mine, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
 def test_several_at_once_get_what_each_gets_alone(pair: tuple[Engine, Engine]) -> None:
     asked = [([1, 30 + i, 40], SamplingParams(temperature=i % 2, seed=i, max_tokens=60)) for i in range(4)]
     alone = [list(pair[0].generate(*one)) for one in asked]
@@ -168,6 +200,8 @@ def test_no_memory_on_the_device_is_told_as_such(stories: Model, monkeypatch: py
     monkeypatch.setattr(TorchDecoder, "_append", none_left)
     with pytest.raises(TooLargeError, match="no memory left"):
         list(engine.generate([1, 2, 3], GREEDY))
+    with pytest.raises(TooLargeError, match="no memory left"):
+        engine.logits([1, 2, 3])
     monkeypatch.setattr(TorchDecoder, "_placed", none_left)
     with pytest.raises(TooLargeError, match="two bytes a weight"):
         open_engine(stories, "torch-cpu")
@@ -208,5 +242,3 @@ def test_an_llm_on_torch_completes_in_the_same_words(shared: Callable[[str], Pat
     with LLM(path, device="torch-cpu") as mine, LLM(path, device="cpu", kv_cache_type="f32") as native:
         asked: dict[str, Any] = {"max_tokens": 40, "temperature": 0}
         assert mine.complete("Once upon", **asked).text == native.complete("Once upon", **asked).text
-        with pytest.raises(UnsupportedModelError, match="Adapters do not run"):
-            mine._engine._running().add_adapter({})

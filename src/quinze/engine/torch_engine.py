@@ -22,6 +22,7 @@ from quinze import native
 from quinze.engine.devices import TORCH_CPU, device_of, gpu_is_present, torch_is_installed
 from quinze.engine.engine import Engine
 from quinze.engine.pace import STEP_TOKENS
+from quinze.engine.torch_adapters import TorchAdapters
 from quinze.errors import InvalidRequestError, TooLargeError, UnsupportedModelError
 from quinze.models.weights import Model
 
@@ -67,7 +68,17 @@ def open_engine(model: Model, device: str, *, kv_bytes: int | None = None, **opt
     decoder = TorchDecoder(model, "cuda" if device == "cuda" else "cpu", length)
     free = decoder.free_bytes() * 9 // 10 if device == "cuda" else None
     limits = [limit for limit in (kv_bytes, free) if limit is not None]
-    return Engine(model, decoder=decoder, kv_bytes=min(limits, default=None), **options)
+    return TorchEngine(model, decoder=decoder, kv_bytes=min(limits, default=None), **options)
+
+
+class TorchEngine(Engine):
+    """Closing it frees the device at once."""
+
+    def close(self) -> None:
+        decoder = self._decoder
+        super().close()
+        if isinstance(decoder, TorchDecoder):
+            decoder.close()
 
 
 def weight_bytes(model: Model, item: int = 2) -> int:
@@ -124,6 +135,7 @@ class TorchDecoder:
                 {name: self._placed(name, array) for name, array in each_folder_weight(model)}
             )
             self._transformer.to(self._device)  # RoPE's frequencies
+            self._adapters = TorchAdapters(self._transformer, model.config)
         except torch.OutOfMemoryError as error:
             raise TooLargeError(
                 f"{model.config.name} needs {weight_bytes(model) / 2**30:,.1f} GiB on the GPU, two bytes a "
@@ -176,7 +188,8 @@ class TorchDecoder:
             return None
         with self._lock, self._memory():
             ids = np.concatenate([piece[1] for piece in pieces])
-            hidden = self._append([(cast("KVCache", piece[0]), len(piece[1])) for piece in pieces], ids)
+            parts = [(cast("KVCache", piece[0]), len(piece[1])) for piece in pieces]
+            hidden = self._append(parts, ids, [piece[6] for piece in pieces])
             ends = np.cumsum([len(piece[1]) for piece in pieces])
             wanted = [
                 range(int(end) - 1 - piece[3], int(end))
@@ -191,18 +204,13 @@ class TorchDecoder:
         cache: native.Cache,
         ids: native.Ids,
         cancelled: Callable[[], bool] | None = None,
-        adapter: int = -1,  # noqa: ARG002 - no number but -1 was ever given
+        adapter: int = -1,
     ) -> bool:
-        return len(self.forward_hidden(cache, ids, cancelled)) > 0
+        return sum(map(len, self._pieces(cache, ids, cancelled, adapter))) == len(ids)
 
-    def forward_all(
-        self,
-        cache: native.Cache,
-        ids: native.Ids,
-        adapter: int = -1,  # noqa: ARG002
-    ) -> native.Floats:
-        found = [self._logits(hidden, list(range(len(hidden)))) for hidden in self._pieces(cache, ids)]
-        return np.concatenate(found)
+    def forward_all(self, cache: native.Cache, ids: native.Ids, adapter: int = -1) -> native.Floats:
+        pieces = self._pieces(cache, ids, adapter=adapter)
+        return np.concatenate([self._logits(hidden, list(range(len(hidden)))) for hidden in pieces])
 
     def forward_hidden(
         self, cache: native.Cache, ids: native.Ids, cancelled: Callable[[], bool] | None = None
@@ -220,23 +228,37 @@ class TorchDecoder:
         raise InvalidRequestError("On this device ids are chosen in steps only.")
 
     def _pieces(
-        self, cache: native.Cache, ids: native.Ids, cancelled: Callable[[], bool] | None = None
+        self,
+        cache: native.Cache,
+        ids: native.Ids,
+        cancelled: Callable[[], bool] | None = None,
+        adapter: int = -1,
     ) -> Iterator[torch.Tensor]:
-        """(n, C) of STEP_TOKENS ids after the other."""
+        """(n, C) of STEP_TOKENS ids after the other. Nobody makes room here: TooLargeError."""
         for start in range(0, len(ids), STEP_TOKENS):
             if cancelled is not None and cancelled():
                 return
             piece = ids[start : start + STEP_TOKENS]
-            with self._lock, self._memory():
-                hidden = self._append([(cast("KVCache", cache), len(piece))], piece)
+            try:
+                with self._lock, self._memory():
+                    hidden = self._append([(cast("KVCache", cache), len(piece))], piece, [adapter])
+            except MemoryError as error:
+                raise TooLargeError(
+                    f"There is no memory left on the GPU for {len(ids):,} tokens of context.",
+                    hint='Shorten the text, or set device to "cpu".',
+                ) from error
             yield hidden
 
-    def _append(self, parts: list[tuple[KVCache, int]], ids: npt.NDArray[np.int32]) -> torch.Tensor:
-        """(N, C), the caches longer by their parts."""
+    def _append(
+        self, parts: list[tuple[KVCache, int]], ids: npt.NDArray[np.int32], adapters: list[int]
+    ) -> torch.Tensor:
+        """(N, C), the caches longer by their parts, each of which passes through an adapter or none (-1)."""
         from quinze.models.cached import Rows
 
         with self._torch.inference_mode():
             rows = Rows(parts, self._device)
+            ends = np.cumsum([count for _, count in parts]).tolist()
+            self._adapters.spans = list(zip([0, *ends[:-1]], ends, adapters, strict=True))
             given = self._torch.from_numpy(ids.astype(np.int64)).to(self._device)[None]
             hidden = self._transformer.hidden(given, cache=rows)[0]
             rows.keep()
@@ -273,16 +295,26 @@ class TorchDecoder:
             self._torch.cuda.empty_cache()
             raise MemoryError(str(error)) from error
 
-    # --- what this decoder has not
+    # --- adapters
 
-    def add_adapter(self, parts: Mapping[str, native.LowRank]) -> int:  # noqa: ARG002
-        raise UnsupportedModelError(
-            f"Adapters do not run on a GPU: {self._transformer.config.name} has been put there.",
-            hint='Set device to "cpu", or merge the adapter into the model.',
-        )
+    def add_adapter(self, parts: Mapping[str, native.LowRank]) -> int:
+        with self._lock, self._memory():
+            return self._adapters.add(parts, self._device, self._dtype)
 
-    def remove_adapter(self, adapter: int) -> None:  # noqa: ARG002
-        raise UnsupportedModelError("Adapters do not run on a GPU.")
+    def remove_adapter(self, adapter: int) -> None:
+        """They stay as long as the model."""
+
+    # --- the end, and what this decoder has not
+
+    def close(self) -> None:
+        """The device's memory is free again, whoever still holds this object."""
+        with self._lock:
+            self._adapters.clear()
+            self._transformer.to("meta")
+            for cache in list(self._caches):
+                cache.clear()
+            if self._device.type == "cuda":
+                self._torch.cuda.empty_cache()
 
     def observe(self) -> None:
         raise UnsupportedModelError("What weights are multiplied with is observed on the CPU only.")

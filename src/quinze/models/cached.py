@@ -53,6 +53,11 @@ class KVCache:
                 new[:, :, : self.length] = old[:, :, : self.length]
             self.layers, self._room = grown, room
 
+    def clear(self) -> None:
+        """Give the memory back."""
+        self.length = self._room = 0
+        self.layers = [self._empty(0) for _ in self.layers]
+
     def copy(self, length: int) -> KVCache:
         """Another that begins with the first `length` ids of this one."""
         made = KVCache(self._config, self._device, self._dtype)

@@ -372,14 +372,14 @@ def each_folder_weight(model: Model) -> Iterator[tuple[str, np.ndarray]]:
     for name, tensor in model.tensors.items():
         array = decode(tensor)
         if config.rope_interleaved and (".q_proj." in name or ".k_proj." in name):
-            array = _parted(array, config)
+            array = rows_apart(array, config)
         if less and name.endswith("norm.weight"):
             array = array - np.float32(less)
         yield name, np.array(array, dtype=np.float32)
 
 
-def _parted(array: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Rows of each head from (R/2, 2) to (2, R/2)."""
+def rows_apart(array: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Rows of a q_proj or k_proj, each head's from (R/2, 2) to (2, R/2)."""
     D, R = config.head_dim, config.rotated
     heads = array.reshape(-1, D, *array.shape[1:])
     turning = heads[:, :R].reshape(len(heads), R // 2, 2, *array.shape[1:]).swapaxes(1, 2)
