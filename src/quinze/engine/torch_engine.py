@@ -93,8 +93,10 @@ def _why_not(model: Model) -> str | None:
         return f"{config.name} is a mixture of experts; on a GPU Quinze runs none."
     if not torch_is_installed():
         return "PyTorch is not installed, so nothing runs on a GPU: pip install 'quinze[train]'."
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # a library of CUDA's that is missing, or does not fit
+        return f"PyTorch cannot be imported: {error}."
     if not torch.cuda.is_available():
         return "PyTorch finds no GPU that it can use (torch.cuda.is_available() is False)."
     context = min(CONTEXT_AT_LEAST, config.max_position_embeddings)
@@ -108,6 +110,13 @@ def _why_not(model: Model) -> str | None:
     return None
 
 
+def _narrow() -> torch.dtype:
+    import torch
+
+    # Old GPUs only pretend to have bfloat16, slowly.
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
 class TorchDecoder:
     """native.Decoder in PyTorch: bfloat16 on a GPU (float16 where it has none), float32 on a CPU.
 
@@ -117,15 +126,19 @@ class TorchDecoder:
 
     threads, kernels = 1, "torch"
 
-    def __init__(self, model: Model, device: str, context_length: int) -> None:
-        """TooLargeError if the device cannot hold the weights."""
+    def __init__(
+        self, model: Model, device: str, context_length: int, dtype: torch.dtype | None = None
+    ) -> None:
+        """dtype: of weights, keys and values; None: as above.
+
+        TooLargeError if the device cannot hold the weights.
+        """
         import torch
 
         from quinze.models.transformer import Transformer, each_folder_weight, folder_config
 
         self._torch, self._device = torch, torch.device(device)
-        narrow = torch.bfloat16 if device == "cpu" or torch.cuda.is_bf16_supported() else torch.float16
-        self._dtype = torch.float32 if device == "cpu" else narrow
+        self._dtype = dtype or (torch.float32 if device == "cpu" else _narrow())
         self._lock = threading.Lock()
         self._caches: weakref.WeakSet[KVCache] = weakref.WeakSet()
         with torch.device("meta"):
