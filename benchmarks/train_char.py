@@ -50,7 +50,7 @@ LENGTH = 128
 OURS = {
     "model": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,
               "num_key_value_heads": 4},
-    "batch": {"rows": 8},
+    "batch": {"rows": 16},
     "optimizer": {"kind": "muon", "muon_lr": 0.02, "lr": 0.003, "weight_decay": 0.05},
     "schedule": {"warmup": 0.02, "decay": 0.6},
     "evaluation": {"times": 20, "rows": 48},
