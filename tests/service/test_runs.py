@@ -92,6 +92,13 @@ def test_a_run_whose_process_lives_is_running_or_paused(runs: Runs, home: Path) 
         runs.pause("one")
 
 
+def test_the_model_of_a_run_begun_with_a_relative_path_is_found(runs: Runs, home: Path) -> None:
+    folder = write(home / "runs" / "one", step(10), ending("finished", Path("elsewhere/one/final")))
+    assert runs.look("one").model is None
+    (folder / "final").mkdir()
+    assert runs.look("one").model == str(folder / "final")
+
+
 def test_numbers_are_those_of_the_log(runs: Runs, home: Path) -> None:
     best = EvaluationReport(
         step=2, seconds=2.0, split="val", loss=2.5, bits_per_byte=1.1, best=True, train_loss=4.0

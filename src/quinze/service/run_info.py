@@ -84,7 +84,8 @@ def run_info(name: str, folder: Path, log: RunLog, *, alive: bool) -> RunInfo:
     failure = "" if alive else complaint(folder)
     state = _state(alive, wanted(folder), end.reason if end else None, failure)
     config = config_of(folder)
-    model = Path(end.model) if end and end.model else None
+    # By its name alone: the run may have been started with a relative path, or moved since.
+    model = folder / Path(end.model).name if end and end.model else None
     return RunInfo(
         name=name,
         path=str(folder),
