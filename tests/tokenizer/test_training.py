@@ -173,3 +173,14 @@ def test_a_model_keeps_its_tokenizer(tmp_path: Path):
 def test_a_vocabulary_smaller_than_its_bytes_is_refused(tmp_path: Path):
     with pytest.raises(InvalidRequestError, match="265"):
         train_tokenizer({"a": ["a"]}, tmp_path, TokenizerSettings(vocab_size=100))
+
+
+def test_a_character_is_one_token_however_its_accent_is_written(tmp_path: Path):
+    """GGUF's readers compose a text before they look at it: the folder must do the same."""
+    train_tokenizer({"a": ["cafe\u0301 crème"]}, tmp_path, TokenizerSettings(kind="characters"))
+    tokenizer = load_tokenizer(tmp_path)
+    keys = vocabulary_keys(tmp_path, SimpleNamespace(format="safetensors"), tokenizer.vocab_size)  # type: ignore[arg-type]
+    for written in ("é", "e\u0301"):
+        assert len(tokenizer.encode(written)) == 1
+        assert tokenizer.encode(written) == Tokenizer(from_gguf(keys)).encode(written)
+    assert tokenizer.encode("é") == tokenizer.encode("e\u0301")

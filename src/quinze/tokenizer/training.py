@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -201,7 +202,8 @@ def _characters(texts: Iterable[str]) -> Backend:
     such a vocabulary reads it, llama.cpp too. Characters beyond ASCII need helpers for their bytes, which
     follow them. What is none of its characters is left out. It has no special tokens and no template.
     """
-    characters = sorted(set().union(*map(set, texts)))
+    # In the composed form that every reader of such a vocabulary brings a text to.
+    characters = sorted(set().union(*(set(unicodedata.normalize("NFC", text)) for text in texts)))
     if not characters or len(characters) > MAX_CHARACTERS:
         raise InvalidRequestError(
             f"The texts have {len(characters):,} different characters; a vocabulary of characters has 1 to "
@@ -215,9 +217,7 @@ def _characters(texts: Iterable[str]) -> Backend:
     merges = sorted({(s[:i], s[i]) for s in spelled for i in range(1, len(s))}, key=lambda m: (len(m[0]), m))
     helpers = sorted({part for merge in merges for part in merge} - set(spelled))
     vocab = {token: id_ for id_, token in enumerate([*spelled, *helpers])}
-    backend = _byte_level(models.BPE(vocab=vocab, merges=merges))
-    backend.normalizer = None
-    return backend
+    return _byte_level(models.BPE(vocab=vocab, merges=merges))
 
 
 def _byte_level(model: models.BPE) -> Backend:
