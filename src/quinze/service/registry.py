@@ -8,12 +8,11 @@ first come, first served, so that a busy model starves no other.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,11 +22,10 @@ from quinze.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     QuinzeError,
-    StorageError,
 )
-from quinze.paths import atomic_write
 from quinze.service.adapter_models import base_written, describe_adapter, is_adapter, parted
 from quinze.service.model_info import ModelInfo as ModelInfo
+from quinze.service.model_links import Links
 from quinze.service.model_paths import (
     Stamp,
     absolute,
@@ -53,7 +51,7 @@ FOLDER = "models"
 
 class Registry:
     def __init__(self, home: Path, settings: Settings, rooms: Rooms) -> None:
-        self._file, self._folder = home / FILE_NAME, home / FOLDER
+        self._links, self._folder = Links(home / FILE_NAME), home / FOLDER
         self._settings, self._rooms = settings, rooms
         self._keys = Keys(home, rooms.secret)
         self._lock = threading.RLock()
@@ -80,21 +78,21 @@ class Registry:
     # --- which there are
 
     def names(self) -> list[str]:
-        return sorted({*self._paths(), *self._upstreams()})
+        return sorted({*self._paths(), *self._links.upstreams()})
 
     def info(self, name_or_path: str | Path) -> ModelInfo:
         """Of one model; a broken one raises nothing, its `error` tells.
 
         ModelNotFoundError when there is none.
         """
-        if (link := self._upstreams().get(str(name_or_path))) is not None:
+        if (link := self._links.upstreams().get(str(name_or_path))) is not None:
             return upstream_info(str(name_or_path), link)
         name, path = self._resolve(name_or_path)
         return self._info(name, path)
 
     def path_of(self, name_or_path: str | Path) -> Path:
         """Where its file lies. InvalidRequestError for one that runs on another server."""
-        if (link := self._upstreams().get(str(name_or_path))) is not None:
+        if (link := self._links.upstreams().get(str(name_or_path))) is not None:
             raise InvalidRequestError(
                 f"{name_or_path} runs at {link.upstream}: there is no file of it here.", param="model"
             )
@@ -107,7 +105,7 @@ class Registry:
     def require(self, name: str) -> str:
         """`name` if a model bears it. What comes over a wire must be one: paths are for this machine."""
         paths = self._paths()
-        if name not in paths and name not in self._upstreams() and parted(name, set(paths)) is None:
+        if name not in paths and name not in self._links.upstreams() and parted(name, set(paths)) is None:
             raise self._unknown(name)
         return name
 
@@ -124,14 +122,14 @@ class Registry:
     def list(self) -> list[ModelInfo]:
         """Those of this machine first."""
         here = [self._info(name, path) for name, path in sorted(self._paths().items())]
-        elsewhere = [upstream_info(name, link) for name, link in sorted(self._upstreams().items())]
+        elsewhere = [upstream_info(name, link) for name, link in sorted(self._links.upstreams().items())]
         return [*here, *elsewhere]
 
     def default(self) -> str | None:
         """The setting `default_model`; else the first model that can chat; else the first that is
         whole; else None. One on another server only by the setting: nothing leaves this machine unasked."""
         chosen = self._settings.default_model
-        if chosen and chosen in self._upstreams():
+        if chosen and chosen in self._links.upstreams():
             return chosen
         if chosen:
             path = absolute(chosen)
@@ -166,11 +164,11 @@ class Registry:
             found = self._info(name, path)
         if found.error:
             raise FileFormatError(found.error, param="path")
-        with self._editing():
+        with self._links.editing():
             known = self._paths().get(name)
-            if (known is not None and known != path) or name in self._upstreams():
+            if (known is not None and known != path) or name in self._links.upstreams():
                 raise taken(name)
-            self._write({**self._entries(), name: entry})
+            self._links.write({**self._links.entries(), name: entry})
         return found
 
     def add_upstream(
@@ -198,19 +196,21 @@ class Registry:
         link = msgspec.structs.replace(
             look_at(upstream, model=model, context_length=context_length), key_env=key_env
         )
-        with self._editing():
+        with self._links.editing():
             if key is not None or key_env is not None:
                 self._keys.keep(name, key)
-            self._write({**self._entries(), name: msgspec.to_builtins(link)})
+            self._links.write({**self._links.entries(), name: msgspec.to_builtins(link)})
         return upstream_info(name, link)
 
     def remove(self, name: str) -> None:
         """Forget the link. The model's own file is never touched."""
-        with self._editing():
-            links = self._links()
-            if name in self._upstreams():
+        with self._links.editing():
+            links = self._links.paths()
+            if name in self._links.upstreams():
                 self._keys.keep(name, None)
-                self._write({other: entry for other, entry in self._entries().items() if other != name})
+                self._links.write(
+                    {other: entry for other, entry in self._links.entries().items() if other != name}
+                )
                 return
             if name not in links:
                 path = self._resolve(name)[1]
@@ -220,7 +220,9 @@ class Registry:
                     param="name",
                 )
             path = links.pop(name)
-            self._write({other: entry for other, entry in self._entries().items() if other != name})
+            self._links.write(
+                {other: entry for other, entry in self._links.entries().items() if other != name}
+            )
             self._described.pop(path, None)
         self._turns.unload(path)
         self._rooms.forget_model(path)
@@ -235,7 +237,7 @@ class Registry:
 
         Waits its turn; BusyError when too many do. One on another server waits for nobody here.
         """
-        if (link := self._upstreams().get(str(name_or_path))) is not None:
+        if (link := self._links.upstreams().get(str(name_or_path))) is not None:
             yield self._elsewhere(str(name_or_path), link, cancel)
             return
         path = self.path_of(name_or_path)
@@ -262,7 +264,7 @@ class Registry:
                 if path.is_dir() or path.suffix.lower() == ".gguf":
                     with contextlib.suppress(InvalidRequestError):
                         found.setdefault(valid_name(name_of(path), of="model"), path.absolute())
-        found |= self._links()
+        found |= self._links.paths()
         # A default given by its path is a model like the others, by its file's name.
         chosen = self._settings.default_model
         if chosen and chosen not in found and looks_like_path(chosen) and exists(absolute(chosen)):
@@ -277,61 +279,6 @@ class Registry:
             name, upstream, model=link.model, context_length=link.context_length, kind=link.kind,
             context_overflow=self._settings.context_overflow, cancel=cancel,
         )  # fmt: skip
-
-    def _entries(self) -> dict[str, dict[str, Any]]:
-        """models.json."""
-        try:
-            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, dict[str, Any]])
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise StorageError(
-                f"{self._file} cannot be read: {error}.",
-                hint="Mend it, or delete it and link your models again.",
-            ) from error
-
-    def _links(self) -> dict[str, Path]:
-        entries = self._entries().items()
-        return {name: Path(entry["path"]) for name, entry in entries if isinstance(entry.get("path"), str)}
-
-    def _upstreams(self) -> dict[str, UpstreamLink]:
-        found: dict[str, UpstreamLink] = {}
-        for name, entry in self._entries().items():
-            if "upstream" in entry:
-                try:
-                    found[name] = msgspec.convert(entry, UpstreamLink)
-                except msgspec.ValidationError as error:
-                    raise StorageError(
-                        f"{self._file} says of {name!r}: {error}.", hint=f"Mend it, or: quinze rm {name}"
-                    ) from error
-        return found
-
-    @contextlib.contextmanager
-    def _editing(self) -> Iterator[None]:
-        """Nobody else, in this process or another, changes the links meanwhile."""
-        lock = self._file.with_name(f".{self._file.name}.lock")
-        with self._lock:
-            try:
-                lock.parent.mkdir(parents=True, exist_ok=True)
-                file = lock.open("ab")
-            except OSError as error:
-                raise StorageError(
-                    f"{lock} cannot be written: {error.strerror}.", hint="Is the disk full, or read-only?"
-                ) from error
-            with file:
-                # Closing the file gives the lock back, even when the process dies.
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
-
-    def _write(self, entries: dict[str, dict[str, Any]]) -> None:
-        plain = msgspec.json.encode(dict(sorted(entries.items())))
-        try:
-            with atomic_write(self._file) as file:
-                file.write(msgspec.json.format(plain, indent=2))
-        except OSError as error:
-            raise StorageError(
-                f"{self._file} cannot be written: {error.strerror}.", hint="Is the disk full, or read-only?"
-            ) from error
 
     def _resolve(self, name_or_path: str | Path) -> tuple[str, Path]:
         """A name first; else something that exists and looks like a path."""
@@ -365,7 +312,7 @@ class Registry:
         if not is_adapter(path):
             return None
         pair = parted(name, set(self._paths()))
-        entries = self._entries().values()
+        entries = self._links.entries().values()
         linked = (str(e["base"]) for e in entries if e.get("path") == str(path) and e.get("base"))
         named = pair[0] if pair else next(linked, None)
         found = self._resolve(named)[1] if named is not None else base_written(path)
